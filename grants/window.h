@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+// The window: a guest's shared memory as one address space that starts at 0. This is the only place
+// where an address that a guest chose becomes a pointer.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <atomic>
+#include <cassert>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <type_traits>
+#include <vector>
+
+#include "absl/container/inlined_vector.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "grants/grant_mapper.h"
+
+namespace vmsg::grants {
+
+// A checked, contiguous piece of guest memory that the guest may change at any moment. Offsets are
+// computed by us (never taken from the guest unchecked). Each Load is one access of that width:
+// read once, keep the value.
+class GuestArea {
+ public:
+  GuestArea() = default;
+  explicit GuestArea(std::span<std::byte> bytes) : bytes_(bytes) {}
+
+  size_t size() const { return bytes_.size(); }
+  explicit operator bool() const { return bytes_.data() != nullptr; }
+
+  // T: an unsigned integer, naturally aligned in the window. Little-endian on the wire; this code
+  // runs on little-endian machines only (asserted at build time).
+  template <class T>
+  T Load(size_t offset, std::memory_order order = std::memory_order_relaxed) const {
+    return std::atomic_ref<T>(At<T>(offset)).load(order);
+  }
+  template <class T>
+  void Store(size_t offset, T value, std::memory_order order = std::memory_order_relaxed) const {
+    std::atomic_ref<T>(At<T>(offset)).store(value, order);
+  }
+
+ private:
+  template <class T>
+  T& At(size_t offset) const {
+    static_assert(std::is_unsigned_v<T>);
+    assert(offset % sizeof(T) == 0 && offset <= size() && sizeof(T) <= size() - offset);
+    return *reinterpret_cast<T*>(bytes_.data() + offset);
+  }
+  std::span<std::byte> bytes_;
+};
+
+// I/O pieces of a buffer, in order. Usually one: pages are contiguous unless a buffer crosses an
+// extension.
+using IoVector = absl::InlinedVector<iovec, 8>;
+
+// Single-threaded: belongs to the session's thread. Not movable: chains and queues point at it.
+// The window is made of segments, each one grant mapping: the initial directory and the extensions.
+// A segment is withdrawn whole or not at all, because unmapping a part of a mapping is not
+// possible.
+class Window {
+ public:
+  Window() = default;
+  Window(const Window&) = delete;
+  Window& operator=(const Window&) = delete;
+
+  struct Segment {
+    uint64_t first_byte = 0;  // window address of its first byte
+    GrantMapping mapping;     // empty: withdrawn, addresses in it are refused
+    uint32_t pins = 0;        // buffers in flight and queue areas that point into it
+    bool closing = false;     // no new translation; waits for pins to reach 0
+  };
+
+  // Adds pages after the highest page that was ever part of the window; returns the first page's
+  // number. ResourceExhausted: total pages (without withdrawn ones) would pass max_pages.
+  absl::StatusOr<uint32_t> Append(GrantMapping mapping, uint32_t max_pages);
+
+  // One past the highest byte that was ever part of the window.
+  uint64_t size_bytes() const { return end_; }
+  uint32_t mapped_pages() const;
+
+  // A piece of exactly `size` bytes at `address`, aligned to `alignment` (a power of two), inside
+  // one segment: for queue areas. Pins the segment until Unpin with the same address.
+  // InvalidArgument names address, size and limit.
+  absl::StatusOr<GuestArea> PinArea(uint64_t address, uint64_t size, uint64_t alignment);
+
+  // Appends the pieces of [address, address + size) to `out` and pins every segment they touch
+  // (Unpin(address, size) undoes it). size 0 is refused. On refusal nothing is appended and nothing
+  // pinned. Allocates only on refusal or past 8 pieces.
+  absl::Status PinSpans(uint64_t address, uint64_t size, IoVector* out);
+
+  void Unpin(uint64_t address, uint64_t size);
+
+  // Withdraws the segment that is exactly [first_page, first_page + pages). From now on addresses
+  // in it are refused. Returns the mapping if nothing is pinned; otherwise an empty one, and
+  // TakeDrained returns it once the last pin is gone. NotFound: there is no such segment, or it is
+  // withdrawn already.
+  absl::StatusOr<GrantMapping> Withdraw(uint32_t first_page, uint32_t pages);
+
+  // A closing segment whose last pin went away since, if any: its first page and mapping.
+  struct Drained {
+    uint32_t first_page;
+    GrantMapping mapping;
+  };
+  std::vector<Drained> TakeDrained();
+  bool has_drained() const { return drained_ > 0; }
+
+  // Everything, for the end of the session. Nothing may be pinned.
+  std::vector<GrantMapping> TakeAll();
+
+ private:
+  Segment* Find(uint64_t address);
+
+  std::vector<Segment> segments_;  // by first_byte; few
+  uint64_t end_ = 0;
+  uint32_t drained_ = 0;
+};
+
+}  // namespace vmsg::grants

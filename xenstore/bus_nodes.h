@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where a bus lives in xenstore and what its nodes are called. docs/binding.md gives the whole
+// contract: who owns, writes and reads each, and its values. Follows the conventions of
+// xen/io/xenbus.h and libxl's device directories.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+
+namespace vmsg::xenstore {
+
+inline constexpr char kKind[] = "virtio-msg";
+
+// One bus instance between frontend domain F and backend domain B.
+struct BusAddress {
+  uint16_t frontend = 0;
+  uint16_t backend = 0;
+  uint32_t id = 0;
+  auto operator<=>(const BusAddress&) const = default;
+
+  std::string FrontendPath() const {
+    return absl::StrCat("/local/domain/", frontend, "/device/", kKind, "/", id);
+  }
+  std::string BackendPath() const {
+    return absl::StrCat("/local/domain/", backend, "/backend/", kKind, "/", frontend, "/", id);
+  }
+};
+
+// In both directories.
+inline constexpr char kState[] = "state";  // xenbus state, decimal
+
+// In the backend directory, written by the toolstack.
+inline constexpr char kFrontend[] = "frontend";       // absolute path of the frontend directory
+inline constexpr char kFrontendId[] = "frontend-id";  // F
+inline constexpr char kOnline[] = "online";           // 1; 0 asks for removal
+inline constexpr char kDevice[] = "device";           // device/<dev_num>/..., not readable by F
+inline constexpr char kType[] = "type";               // device/<n>/type: blk, rng, console, ...
+inline constexpr char kDeviceOnline[] =
+    "online";  // device/<n>/online: 1; 0 asks for the device's removal
+inline constexpr char kDeviceForce[] =
+    "force";  // device/<n>/force: 1 with online=0: remove without asking the driver
+
+// In device/<n>, written by the backend.
+inline constexpr char kHotplugStatus[] = "hotplug-status";  // "connected" or "error"
+inline constexpr char kHotplugError[] = "hotplug-error";    // why the entry was refused
+
+// In the backend directory, written by the backend before state 2.
+inline constexpr char kVersions[] =
+    "versions";  // "1": binding versions, comma separated, ascending
+inline constexpr char kMaxMessageSize[] = "max-message-size";  // bytes, 264
+inline constexpr char kMaxWindowPages[] = "max-window-pages";
+inline constexpr char kMaxRingOrder[] = "max-ring-order";
+inline constexpr char kFeatureRingEventIdx[] =
+    "feature-ring-event-idx";  // both directories: 1 = notification suppression
+inline constexpr char kHotplugErrorNode[] =
+    "hotplug-error";  // backend directory: why the bus was refused
+
+// In the frontend directory, written by the toolstack.
+inline constexpr char kBackend[] = "backend";       // absolute path of the backend directory
+inline constexpr char kBackendId[] = "backend-id";  // B
+
+// In the frontend directory, written by the frontend before state 3.
+inline constexpr char kVersion[] = "version";
+inline constexpr char kMessageSize[] = "message-size";
+inline constexpr char kRingRef[] = "ring-ref";                // grant of the ring's interface page
+inline constexpr char kEventChannel[] = "event-channel";      // port allocated by F for B
+inline constexpr char kDirectoryRef[] = "directory-ref";      // grant of the first directory page
+inline constexpr char kDirectoryPages[] = "directory-pages";  // pages of window (not of directory)
+
+// Where either side reports an error: error/device/virtio-msg/<id>/error below the frontend's
+// domain for the frontend, and error/backend/virtio-msg/<F>/<id>/error below the backend's domain
+// for the backend (as xenbus_dev_error does).
+inline std::string BackendErrorPath(const BusAddress& bus) {
+  return absl::StrCat("/local/domain/", bus.backend, "/error/backend/", kKind, "/", bus.frontend,
+                      "/", bus.id, "/error");
+}
+inline std::string FrontendErrorPath(const BusAddress& bus) {
+  return absl::StrCat("/local/domain/", bus.frontend, "/error/device/", kKind, "/", bus.id,
+                      "/error");
+}
+
+}  // namespace vmsg::xenstore
