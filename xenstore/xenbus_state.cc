@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "xenstore/xenbus_state.h"
+
+#include <array>
+
+#include "absl/strings/str_cat.h"
+#include "xenstore/text_value.h"
+
+namespace vmsg::xenstore {
+namespace {
+
+constexpr size_t kStates = 9;
+using Row = std::array<BusAction, kStates>;
+
+constexpr BusAction o = BusAction::kNone;
+constexpr BusAction Offer = BusAction::kOffer;
+constexpr BusAction Conn = BusAction::kConnect;
+constexpr BusAction Quies = BusAction::kQuiesce;
+constexpr BusAction Close = BusAction::kUnmapAndClose;
+constexpr BusAction Again = BusAction::kReoffer;
+constexpr BusAction Break = BusAction::kTearDownAndReoffer;
+constexpr BusAction Forget = BusAction::kForget;
+
+// Columns: the frontend's state. 0 also stands for a node that is gone: both mean that there is no
+// driver to talk to. A frontend never writes 2, 7 or 8; whatever it means by them, we wait.
+// clang-format off
+//                               gone   1      2      3      4      5      6      7      8
+// We hold nothing and have not offered yet (1; also after a predecessor left 0, 3, 7 or 8, which
+// we never write).
+constexpr Row kFresh          = {Close, Offer, Offer, Offer, Offer, Offer, Offer, Offer, Offer};
+// We offered (2). In 5 the frontend waits for our 6. In 6 it has ended and may come back.
+constexpr Row kOffered        = {Close, o,     o,     Conn,  Conn,  Close, o,     o,     o};
+// State 4 without a connection: a predecessor was killed.
+constexpr Row kOrphaned       = {Close, Again, Close, Conn,  Conn,  Close, Close, Close, Close};
+// Connected, or about to be. 1 is a kexec'd guest's.
+constexpr Row kConnected      = {Close, Break, o,     o,     o,     Quies, Close, o,     o};
+// Quiet; the frontend waits for our 6 before it ends its grants.
+constexpr Row kClosing        = {Close, Close, Close, Close, Close, Close, Close, Close, Close};
+// 3 and 4 are a request that we refused, or a frontend that has not seen yet that we ended; 5 is
+// one that is about to look for our 6, so it must still find it.
+constexpr Row kClosed         = {o,     Again, o,     o,     o,     o,     Again, o,     o};
+
+// The same when the bus is not wanted any more.
+constexpr Row kUnwantedIdle   = {Close, Close, Close, Close, Close, Close, Close, Close, Close};
+constexpr Row kUnwantedInUse  = {Close, Quies, Quies, Quies, Quies, Quies, Close, Quies, Quies};
+constexpr Row kUnwantedClosed = {Forget, Forget, Forget, Forget, Forget, Forget, Forget, Forget,
+                                 Forget};
+// clang-format on
+
+const Row& RowFor(const BusSituation& situation) {
+  const bool online = situation.online;
+  switch (situation.ours) {
+    case XenbusState::kClosing:
+      return kClosing;
+    case XenbusState::kClosed:
+      // 6 promises that nothing is mapped; make it true before anything else.
+      if (situation.connected) return kClosing;
+      return online ? kClosed : kUnwantedClosed;
+    default:
+      break;
+  }
+  if (situation.connected) return online ? kConnected : kUnwantedInUse;
+  if (!online) return kUnwantedIdle;
+  if (situation.ours == XenbusState::kInitWait) return kOffered;
+  if (situation.ours == XenbusState::kConnected) return kOrphaned;
+  return kFresh;
+}
+
+constexpr std::array<absl::string_view, kStates> kStateNames = {
+    "Unknown", "Initialising", "InitWait",      "Initialised", "Connected",
+    "Closing", "Closed",       "Reconfiguring", "Reconfigured"};
+
+}  // namespace
+
+absl::string_view StateName(XenbusState state) {
+  const size_t index = static_cast<size_t>(state);
+  return index < kStates ? kStateNames[index] : kStateNames[0];
+}
+
+std::string StateText(XenbusState state) { return absl::StrCat(static_cast<unsigned>(state)); }
+
+absl::StatusOr<XenbusState> ParseState(absl::string_view text) {
+  absl::StatusOr<uint64_t> value = ParseDecimal(text, "the xenbus state", 0, kStates - 1);
+  if (!value.ok()) return value.status();
+  return static_cast<XenbusState>(*value);
+}
+
+absl::string_view ActionName(BusAction action) {
+  switch (action) {
+    case BusAction::kNone:
+      return "none";
+    case BusAction::kOffer:
+      return "offer";
+    case BusAction::kConnect:
+      return "connect";
+    case BusAction::kQuiesce:
+      return "quiesce";
+    case BusAction::kUnmapAndClose:
+      return "unmap and close";
+    case BusAction::kReoffer:
+      return "reoffer";
+    case BusAction::kTearDownAndReoffer:
+      return "tear down and reoffer";
+    case BusAction::kForget:
+      return "forget";
+  }
+  return "none";
+}
+
+BusAction NextAction(const BusSituation& situation) {
+  const size_t column = static_cast<size_t>(situation.frontend.value_or(XenbusState::kUnknown));
+  return RowFor(situation)[column < kStates ? column : 0];
+}
+
+}  // namespace vmsg::xenstore
