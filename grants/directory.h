@@ -24,8 +24,10 @@ constexpr uint32_t DirectoryPagesFor(uint32_t pages) {
 }
 
 // Frontend: fills `directory` (DirectoryPagesFor(window_refs.size()) pages, contiguous here,
-// granted as directory_refs) to list window_refs. The first directory page's grant,
-// directory_refs[0], is what is published.
+// granted as directory_refs) to list window_refs; unused entries become 0. The first directory
+// page's grant, directory_refs[0], is what is published. InvalidArgument: no window pages, or sizes
+// that do not fit together; nothing is written then. The references themselves are not judged: that
+// is the backend's business.
 absl::Status WriteDirectory(absl::Span<const GrantRef> window_refs, std::span<std::byte> directory,
                             absl::Span<const GrantRef> directory_refs);
 
@@ -36,11 +38,18 @@ struct DirectoryLimits {
 // Backend: reads the directory of `domain` that starts at `first` and lists exactly `pages` window
 // pages. Each directory page is mapped alone and read-only, copied to private memory once, and
 // unmapped before it is looked at. InvalidArgument, with the value, the position and the rule:
-// pages is 0 or over the cap; a list that ends early, goes on too long or comes back to a page; a
-// reserved reference (0..7); a reference twice, also one that is a directory page itself; unused
-// entries of the last page are ignored. Map errors are passed on with the position.
+// pages is 0; a list that ends early, goes on too long or comes back to a page; a reserved
+// reference (0..7); a reference twice, also one that is a directory page itself; unused entries of
+// the last page are ignored. ResourceExhausted: pages is over the cap. Map errors keep their code
+// and get the position. Memory: 16 bytes a window page at most, whatever the references are.
 absl::StatusOr<std::vector<GrantRef>> WalkDirectory(GrantMapper& mapper, DomainId domain,
                                                     GrantRef first, uint32_t pages,
                                                     const DirectoryLimits& limits);
+
+// Backend: walks the directory and maps all pages it lists, writable, in one batch: page i of the
+// list at bytes()[i * kPageSize]. Errors are WalkDirectory's and GrantMapper::Map's. May block for
+// long, as Map may: not for an I/O thread.
+absl::StatusOr<GrantMapping> MapWindow(GrantMapper& mapper, DomainId domain, GrantRef first,
+                                       uint32_t pages, const DirectoryLimits& limits);
 
 }  // namespace vmsg::grants

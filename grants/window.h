@@ -6,6 +6,7 @@
 #include <sys/uio.h>
 
 #include <atomic>
+#include <bit>
 #include <cassert>
 #include <cstddef>
 #include <cstdint>
@@ -14,12 +15,16 @@
 #include <type_traits>
 #include <vector>
 
+#include "absl/base/optimization.h"
 #include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "grants/grant_mapper.h"
 
 namespace vmsg::grants {
+
+static_assert(std::endian::native == std::endian::little,
+              "guest words are loaded and stored without byte swapping");
 
 // A checked, contiguous piece of guest memory that the guest may change at any moment. Offsets are
 // computed by us (never taken from the guest unchecked). Each Load is one access of that width:
@@ -57,6 +62,11 @@ class GuestArea {
 // extension.
 using IoVector = absl::InlinedVector<iovec, 8>;
 
+// Most segments a window may have at once. A segment costs the process a mapping of its own
+// (vm.max_map_count is 65,530 for all guests together), so a guest that extends its window page by
+// page is stopped long before it takes the mappings of others.
+inline constexpr size_t kMaxWindowSegments = 256;
+
 // Single-threaded: belongs to the session's thread. Not movable: chains and queues point at it.
 // The window is made of segments, each one grant mapping: the initial directory and the extensions.
 // A segment is withdrawn whole or not at all, because unmapping a part of a mapping is not
@@ -67,32 +77,51 @@ class Window {
   Window(const Window&) = delete;
   Window& operator=(const Window&) = delete;
 
-  struct Segment {
-    uint64_t first_byte = 0;  // window address of its first byte
-    GrantMapping mapping;     // empty: withdrawn, addresses in it are refused
-    uint32_t pins = 0;        // buffers in flight and queue areas that point into it
-    bool closing = false;     // no new translation; waits for pins to reach 0
-  };
-
   // Adds pages after the highest page that was ever part of the window; returns the first page's
-  // number. ResourceExhausted: total pages (without withdrawn ones) would pass max_pages.
+  // number. InvalidArgument: an empty mapping. ResourceExhausted: mapped_pages() would pass
+  // max_pages, there are kMaxWindowSegments already, or page numbers would pass 2^32. On refusal
+  // the mapping is unmapped (it was moved in).
   absl::StatusOr<uint32_t> Append(GrantMapping mapping, uint32_t max_pages);
 
   // One past the highest byte that was ever part of the window.
   uint64_t size_bytes() const { return end_; }
+
+  // Pages this window holds mapped, those of segments that wait for their last pin included.
   uint32_t mapped_pages() const;
 
-  // A piece of exactly `size` bytes at `address`, aligned to `alignment` (a power of two), inside
-  // one segment: for queue areas. Pins the segment until Unpin with the same address.
-  // InvalidArgument names address, size and limit.
+  // A piece of exactly `size` bytes at `address`, aligned to `alignment` (a power of two, at most a
+  // page), inside one segment: for queue areas. Pins the segment until Unpin with the same address
+  // and size. InvalidArgument names address, size and limit; size 0 is refused.
   absl::StatusOr<GuestArea> PinArea(uint64_t address, uint64_t size, uint64_t alignment);
 
   // Appends the pieces of [address, address + size) to `out` and pins every segment they touch
   // (Unpin(address, size) undoes it). size 0 is refused. On refusal nothing is appended and nothing
   // pinned. Allocates only on refusal or past 8 pieces.
-  absl::Status PinSpans(uint64_t address, uint64_t size, IoVector* out);
+  absl::Status PinSpans(uint64_t address, uint64_t size, IoVector* out) {
+    // The difference wraps for an address below the segment, size - 1 wraps for size 0: both are
+    // then too large for what is left of the segment.
+    if (ABSL_PREDICT_TRUE(hot_ != nullptr)) {
+      const uint64_t offset = address - hot_->first_byte;
+      if (ABSL_PREDICT_TRUE(offset < hot_->open_bytes && size - 1 < hot_->open_bytes - offset)) {
+        ++hot_->pins;
+        out->push_back(iovec{hot_->mapping.bytes().data() + offset, size});
+        return absl::OkStatus();
+      }
+    }
+    return PinSpansSlow(address, size, out);
+  }
 
-  void Unpin(uint64_t address, uint64_t size);
+  void Unpin(uint64_t address, uint64_t size) {
+    if (ABSL_PREDICT_TRUE(hot_ != nullptr)) {
+      const uint64_t offset = address - hot_->first_byte;
+      if (ABSL_PREDICT_TRUE(offset < hot_->open_bytes && size - 1 < hot_->open_bytes - offset)) {
+        assert(hot_->pins > 0);
+        --hot_->pins;
+        return;
+      }
+    }
+    UnpinSlow(address, size);
+  }
 
   // Withdraws the segment that is exactly [first_page, first_page + pages). From now on addresses
   // in it are refused. Returns the mapping if nothing is pinned; otherwise an empty one, and
@@ -100,7 +129,7 @@ class Window {
   // withdrawn already.
   absl::StatusOr<GrantMapping> Withdraw(uint32_t first_page, uint32_t pages);
 
-  // A closing segment whose last pin went away since, if any: its first page and mapping.
+  // Closing segments whose last pin went away since the last call: their first pages and mappings.
   struct Drained {
     uint32_t first_page;
     GrantMapping mapping;
@@ -108,15 +137,32 @@ class Window {
   std::vector<Drained> TakeDrained();
   bool has_drained() const { return drained_ > 0; }
 
-  // Everything, for the end of the session. Nothing may be pinned.
+  // Everything, for the end of the session, also what Withdraw or TakeDrained have not handed out.
+  // Nothing may be pinned. Afterwards every address is refused.
   std::vector<GrantMapping> TakeAll();
 
  private:
-  Segment* Find(uint64_t address);
+  struct Segment {
+    uint64_t first_byte;  // window address of its first byte
+    uint64_t open_bytes;  // the mapping's size; 0 once withdrawn: no new translation
+    uint64_t pins;        // buffers in flight and queue areas that point into it
+    GrantMapping mapping;
 
-  std::vector<Segment> segments_;  // by first_byte; few
+    uint64_t size() const { return mapping.bytes().size(); }
+    bool closing() const { return open_bytes == 0; }
+  };
+
+  // The segment that holds `address`, closing or not; segments_.end() when none does.
+  std::vector<Segment>::iterator Find(uint64_t address);
+  absl::Status Refuse(uint64_t address, uint64_t size) const;
+  absl::Status PinSpansSlow(uint64_t address, uint64_t size, IoVector* out);
+  void UnpinSlow(uint64_t address, uint64_t size);
+  GrantMapping Remove(std::vector<Segment>::iterator segment);
+
+  std::vector<Segment> segments_;  // by first_byte, not overlapping, none empty; few
+  Segment* hot_ = nullptr;         // the open segment used last; follows every change of segments_
   uint64_t end_ = 0;
-  uint32_t drained_ = 0;
+  uint32_t drained_ = 0;  // closing segments without pins
 };
 
 }  // namespace vmsg::grants
