@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+// Log lines, and the limit on those that a guest can cause.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <string>
+#include <utility>
+
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+
+namespace vmsg::backend {
+
+enum class LogLevel { kError = 3, kWarning = 4, kInfo = 6, kDebug = 7 };  // syslog's numbers
+
+// One line to stderr, at once and whole. Control characters in `text` are replaced, so that what a
+// guest wrote cannot forge a line. Thread-safe.
+void Log(LogLevel level, absl::string_view text);
+
+// Lines above this level are dropped. `priority_prefix`: lines start with "<n>", as systemd's
+// journal reads them. Set once, before threads start.
+void SetLogging(LogLevel most_verbose, bool priority_prefix);
+bool LogEnabled(LogLevel level);
+
+// A token bucket: `burst` lines at once, then one each `interval`. What it swallows is counted and
+// told with the next line that passes. Not thread-safe: one per guest's session.
+class RateLimitedLog {
+ public:
+  static constexpr uint32_t kBurst = 10;  // enough to see one failure whole
+  static constexpr absl::Duration kInterval = absl::Seconds(10);
+
+  explicit RateLimitedLog(std::string prefix, uint32_t burst = kBurst,
+                          absl::Duration interval = kInterval)
+      : prefix_(std::move(prefix)), burst_(burst), interval_(interval), tokens_(burst) {}
+
+  // Ask first, then build the text: an attacker's lines must not cost formatting either.
+  // `now`: the loop's time.
+  bool Admit(absl::Time now);
+  void Write(LogLevel level, absl::string_view text);
+
+  uint64_t suppressed() const { return suppressed_; }
+
+ private:
+  const std::string prefix_;
+  const uint32_t burst_;
+  const absl::Duration interval_;
+  uint32_t tokens_;
+  absl::Time refilled_ = absl::InfinitePast();
+  uint64_t suppressed_ = 0;  // since the last line that passed
+};
+
+}  // namespace vmsg::backend
