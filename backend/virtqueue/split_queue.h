@@ -43,12 +43,27 @@ struct DescriptorChain {
     uint64_t size;
   };
   absl::InlinedVector<Pin, 8> pins;  // SplitQueue's own
-  uint32_t generation = 0;           // SplitQueue's own
+  uint32_t generation = 0;           // SplitQueue's own: which queue it came from
 };
 
+struct Descriptor;  // descriptor.h
+
 // Single-threaded. The window must outlive it.
+//
+// Choices where the specification leaves room:
+// - A descriptor chain has at most `size` buffers, those of an indirect table included, and at most
+//   2^32 bytes. An indirect table may cross window segments and has no alignment.
+// - A head that is not a descriptor (>= size) names nothing that could be returned, and a head that
+//   is in flight already will be returned once as it is: both count as broken chains, and nothing
+//   is written to the used ring for them.
+// - Pop skips at most kMaxBrokenPerPop broken chains and then returns nullopt although
+//   HasAvailable() holds, so that a queue full of garbage costs its own turn only.
+// What a guest can make this allocate is bounded by size^2 buffers (each of `size` chains through
+// an indirect table of `size` entries): a device bounds it with the queue size it offers.
 class SplitQueue {
  public:
+  static constexpr uint32_t kMaxBrokenPerPop = 16;
+
   // Pins the three areas (desc 16-byte, driver 2-byte, device 4-byte aligned; none at address 0;
   // not overlapping each other). InvalidArgument names the area, the value and the rule.
   static absl::StatusOr<std::unique_ptr<SplitQueue>> Create(grants::Window& window,
@@ -79,13 +94,59 @@ class SplitQueue {
 
   // No more chains; `drained` runs when nothing is in flight any more (at once if nothing is).
   void Stop(absl::AnyInvocable<void()> drained);
-  bool stopped() const;
+  bool stopped() const { return stopped_; }
 
-  uint32_t in_flight() const;
-  uint64_t broken_chains() const;
+  uint32_t in_flight() const { return in_flight_; }
+  uint64_t broken_chains() const { return broken_chains_; }
   // Text of the last broken chain, for a log line at a bounded rate.
-  const absl::Status& last_broken() const;
-  const QueueLayout& layout() const;
+  const absl::Status& last_broken() const { return last_broken_; }
+  const QueueLayout& layout() const { return layout_; }
+
+  SplitQueue(const SplitQueue&) = delete;
+  SplitQueue& operator=(const SplitQueue&) = delete;
+
+ private:
+  SplitQueue(grants::Window& window, const QueueLayout& layout, const QueueFeatures& features);
+
+  // Reads the available index when all that was seen is consumed. False: nothing new.
+  absl::StatusOr<bool> Refresh();
+  // Walks the chain of `head` into `chain`, pinning as it goes.
+  absl::Status Walk(uint16_t head, DescriptorChain* chain);
+  absl::Status WalkIndirect(const Descriptor& table, uint32_t* buffers, DescriptorChain* chain);
+  absl::Status WalkTable(const grants::IoVector& pieces, uint32_t entries, uint32_t* buffers,
+                         DescriptorChain* chain);
+  absl::Status AddBuffer(const Descriptor& buffer, uint32_t* buffers, DescriptorChain* chain);
+  void NoteBroken(absl::Status why);
+  void PutUsed(uint16_t head, uint32_t written);
+  void UnpinAll(DescriptorChain& chain);
+  DescriptorChain TakeSpare();
+  void Recycle(DescriptorChain&& chain);
+  bool TestAndSetInFlight(uint16_t head);
+  bool TestAndClearInFlight(uint16_t head);
+  uint16_t AvailIdx() const;
+
+  grants::Window& window_;
+  const QueueLayout layout_;
+  const QueueFeatures features_;
+  const uint32_t generation_;
+  grants::GuestArea desc_;
+  grants::GuestArea avail_;
+  grants::GuestArea used_;
+
+  // Cursors are ours: never read back from memory that the driver can write.
+  uint16_t next_avail_ = 0;      // next entry of the available ring to take
+  uint16_t seen_avail_ = 0;      // available index as last read and accepted
+  uint16_t used_idx_ = 0;        // next entry of the used ring to write
+  uint16_t published_used_ = 0;  // used index that the driver sees
+  bool dead_ = false;            // the available index lied
+  bool stopped_ = false;
+
+  uint32_t in_flight_ = 0;
+  std::vector<uint64_t> in_flight_heads_;  // a bit for each head
+  std::vector<DescriptorChain> spares_;    // returned chains whose vectors own memory
+  uint64_t broken_chains_ = 0;
+  absl::Status last_broken_;
+  absl::AnyInvocable<void()> drained_;
 };
 
 }  // namespace vmsg::backend
