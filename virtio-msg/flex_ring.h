@@ -46,11 +46,12 @@ inline constexpr uint32_t kMaxRingOrder = 9;  // 2 MiB; XEN_FLEX_RING's ref[] wo
 // never wraps.
 constexpr size_t PaddedRecordSize(size_t message_size) { return (message_size + 7) & ~size_t{7}; }
 
-// Private cursors; the shared words are only ever written from them. Not thread-safe.
+// Private cursors; the shared words are only ever written from them, and start at 0. Not
+// thread-safe.
 class RingProducer {
  public:
-  // `data`: this direction's half, a power of two of bytes. suppression: feature-ring-event-idx was
-  // negotiated.
+  // `data`: this direction's half, a power of two of bytes, aligned to 8 (any other is
+  // InvalidArgument at the first use). suppression: feature-ring-event-idx was negotiated.
   RingProducer(RingDirection* shared, std::span<std::byte> data, bool suppression);
 
   // Bytes that a record may use now, padding included. Reads the peer's cons; DataLoss when it is
@@ -58,13 +59,15 @@ class RingProducer {
   absl::StatusOr<size_t> Free();
 
   // Copies one message in, padded. False: no room, nothing written. The peer sees it at Publish.
+  // InvalidArgument: empty, or larger than the whole ring.
   absl::StatusOr<bool> Push(std::span<const std::byte> message);
 
-  // Makes what was pushed visible; true when the peer must be sent an event.
+  // Makes what was pushed visible; true when the peer must be sent an event. Once per batch.
   [[nodiscard]] bool Publish();
 
   // Asks the peer for an event when it makes room, or takes that back. (With suppression off the
-  // peer always sends one.)
+  // peer always sends one.) Room may have appeared just before: after WantSpace(true) try Free or
+  // Push once more before going to sleep.
   void WantSpace(bool want);
 
  private:
@@ -86,7 +89,8 @@ class RingConsumer {
   // Copies the next record to `record` (at least max_message_size bytes) once and returns its size
   // without padding; nullopt when the ring is empty. DataLoss, for good: prod went back, jumped
   // further than the ring or is not a multiple of 8; a record's size is under 8, over
-  // max_message_size or more than was produced. Nothing is looked at before it is copied.
+  // max_message_size or more than was produced. Nothing is looked at before it is copied. Bytes of
+  // `record` after the returned size keep their old contents.
   absl::StatusOr<std::optional<size_t>> Pop(std::span<std::byte> record);
 
   // Gives the popped bytes back to the producer; true when the peer must be sent an event (it waits
@@ -101,6 +105,9 @@ class RingConsumer {
   bool HasMore() const;
 
  private:
+  // Takes a new view of the peer's prod, or breaks the ring.
+  absl::Status LookAtProd();
+
   RingDirection* shared_;
   std::span<const std::byte> data_;
   bool suppression_;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every message of the transport and of the bus in host form: what a message says, not how it lies
-// on the wire. The wire layout is a property of the connection's Profile (profile.h), so these
-// structs are the same for every profile. Sections "Transport Messages" and "Bus Messages" of the
-// virtio-msg transport (PATCH v1, January 2026); WindowExtend/WindowWithdraw are this bus's own
+// on the wire. The wire layout is a property of the connection's Profile (message_table.h), so
+// these structs are the same for every profile. Sections "Transport Messages" and "Bus Messages" of
+// the virtio-msg transport (PATCH v1, January 2026); WindowExtend/WindowWithdraw are this bus's own
 // (docs/binding.md). Variable parts are views into the record they were parsed from, or into the
 // caller's memory when encoding.
 #pragma once

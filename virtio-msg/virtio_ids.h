@@ -36,7 +36,6 @@ inline constexpr uint64_t kFeatureNotificationData = FeatureMask(38);
 inline constexpr uint64_t kFeatureNotifConfigData = FeatureMask(39);
 inline constexpr uint64_t kFeatureRingReset = FeatureMask(40);
 inline constexpr uint64_t kFeatureAdminVq = FeatureMask(41);
-inline constexpr uint64_t kFeatureSuspend = FeatureMask(43);
 
 // Bits 0-23 and 50-63 belong to the device type, 24-49 to queues and transport.
 inline constexpr uint64_t kTransportFeatureBits = FeatureMask(50) - FeatureMask(24);
