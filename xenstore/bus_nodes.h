@@ -45,7 +45,9 @@ inline constexpr char kDeviceForce[] =
 
 // In device/<n>, written by the backend.
 inline constexpr char kHotplugStatus[] = "hotplug-status";  // "connected" or "error"
-inline constexpr char kHotplugError[] = "hotplug-error";    // why the entry was refused
+inline constexpr char kStatusConnected[] = "connected";
+inline constexpr char kStatusError[] = "error";
+inline constexpr char kHotplugError[] = "hotplug-error";  // why the entry was refused
 
 // In the backend directory, written by the backend before state 2.
 inline constexpr char kVersions[] =

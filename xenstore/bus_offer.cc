@@ -203,6 +203,29 @@ absl::Status ReportFrontendError(Store& store, const BusAddress& bus, const absl
   return store.Write(FrontendErrorPath(bus), ErrorText(error));
 }
 
+absl::Status ReportDevice(Store& store, const BusAddress& bus, absl::string_view device,
+                          const absl::Status& result) {
+  const std::string entry = absl::StrCat(bus.BackendPath(), "/", kDevice, "/", device);
+  return store.Transaction([&](NodeAccess& nodes) {
+    // A write would bring back an entry that was removed.
+    if (absl::StatusOr<std::string> type = nodes.Read(Join(entry, kType)); !type.ok()) {
+      return type.status();
+    }
+    if (result.ok()) {
+      if (absl::Status removed = nodes.Remove(Join(entry, kHotplugError));
+          !removed.ok() && !absl::IsNotFound(removed)) {
+        return removed;
+      }
+      return nodes.Write(Join(entry, kHotplugStatus), kStatusConnected);
+    }
+    if (absl::Status status = nodes.Write(Join(entry, kHotplugError), ErrorText(result));
+        !status.ok()) {
+      return status;
+    }
+    return nodes.Write(Join(entry, kHotplugStatus), kStatusError);
+  });
+}
+
 absl::StatusOr<uint16_t> OwnDomain(NodeAccess& nodes) {
   absl::StatusOr<std::string> text = nodes.Read("domid");
   if (absl::IsNotFound(text.status())) return 0;

@@ -65,6 +65,11 @@ absl::Status WriteState(Store& store, absl::string_view directory, XenbusState s
 absl::Status ReportBackendError(Store& store, const BusAddress& bus, const absl::Status& error);
 absl::Status ReportFrontendError(Store& store, const BusAddress& bus, const absl::Status& error);
 
+// Backend. The answer to a device entry: hotplug-status "connected", or "error" and the reason in
+// hotplug-error. NotFound: the entry is gone meanwhile; nothing was written.
+absl::Status ReportDevice(Store& store, const BusAddress& bus, absl::string_view device,
+                          const absl::Status& result);
+
 // The domain this store connection belongs to, from its own `domid` node, which a guest cannot
 // write. A domain without one is a Dom0 that was started without xen-init-dom0: 0.
 absl::StatusOr<uint16_t> OwnDomain(NodeAccess& nodes);

@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "xenstore/discovery.h"
+
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "xenstore/text_value.h"
+
+namespace vmsg::xenstore {
+namespace {
+
+constexpr char kRoot[] = "backend/virtio-msg";
+constexpr char kBackendToken[] = "backend";
+constexpr char kFrontendToken[] = "frontend";
+constexpr char kReleaseToken[] = "release";
+constexpr char kReleaseDomain[] = "@releaseDomain";
+
+constexpr size_t kEventsPerTurn = 256;
+// Buses, frontends and domains looked at in one call: keeps a call under some milliseconds when
+// many change at once (an operation on the store takes about 60 us).
+constexpr size_t kLooksPerTurn = 32;
+constexpr uint64_t kMaxDomain = 0x7FEF;  // ids above are reserved by Xen
+
+std::string RelativePath(const BusAddress& bus) {
+  return absl::StrCat(kRoot, "/", bus.frontend, "/", bus.id);
+}
+
+std::string FrontendStatePath(const BusAddress& bus) {
+  return absl::StrCat(bus.FrontendPath(), "/", kState);
+}
+
+absl::StatusOr<uint64_t> ParseDomain(absl::string_view text) {
+  return ParseDecimal(text, "the frontend's domain", 0, kMaxDomain);
+}
+absl::StatusOr<uint64_t> ParseBusId(absl::string_view text) {
+  return ParseDecimal(text, "the bus id", 0, UINT32_MAX);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<BusDiscovery>> BusDiscovery::Start(Store* store,
+                                                                  BusListener* listener,
+                                                                  uint16_t self) {
+  auto discovery = std::unique_ptr<BusDiscovery>(new BusDiscovery(store, listener, self));
+  if (absl::Status status = store->Watch(kRoot, kBackendToken); !status.ok()) return status;
+  // Only Dom0 is told about domains; elsewhere a guest's end shows in its vanished nodes.
+  absl::Status released = store->Watch(kReleaseDomain, kReleaseToken);
+  if (absl::IsUnavailable(released)) return released;
+  discovery->root_dirty_ = true;
+  return discovery;
+}
+
+BusDiscovery::~BusDiscovery() {
+  for (const auto& [address, bus] : buses_) {
+    store_->Unwatch(FrontendStatePath(address), kFrontendToken).IgnoreError();
+  }
+  store_->Unwatch(kRoot, kBackendToken).IgnoreError();
+  store_->Unwatch(kReleaseDomain, kReleaseToken).IgnoreError();
+}
+
+absl::StatusOr<bool> BusDiscovery::Process() {
+  absl::StatusOr<std::vector<WatchEvent>> events = store_->TakeWatchEvents(kEventsPerTurn);
+  if (!events.ok()) return events.status();
+  for (const WatchEvent& event : *events) Mark(event);
+
+  if (std::exchange(root_dirty_, false)) {
+    if (absl::Status status = ScanRoot(); !status.ok()) return status;
+  }
+  for (size_t i = 0; i < kLooksPerTurn && !dirty_frontends_.empty(); ++i) {
+    const uint16_t frontend = *dirty_frontends_.begin();
+    dirty_frontends_.erase(dirty_frontends_.begin());
+    if (absl::Status status = ScanFrontend(frontend); !status.ok()) return status;
+  }
+  for (size_t i = 0; i < kLooksPerTurn && !dirty_domains_.empty(); ++i) {
+    const uint16_t frontend = *dirty_domains_.begin();
+    dirty_domains_.erase(dirty_domains_.begin());
+    CheckDomain(frontend);
+  }
+  for (size_t i = 0; i < kLooksPerTurn && !dirty_buses_.empty(); ++i) {
+    // From where the last turn ended, so that a bus that is always dirty does not hide the others.
+    auto next = dirty_buses_.upper_bound(last_looked_at_);
+    if (next == dirty_buses_.end()) next = dirty_buses_.begin();
+    last_looked_at_ = next->first;
+    const Dirty dirty = std::move(next->second);
+    dirty_buses_.erase(next);
+    if (absl::Status status = ScanBus(last_looked_at_, dirty); !status.ok()) return status;
+  }
+  return events->size() == kEventsPerTurn || root_dirty_ || !dirty_frontends_.empty() ||
+         !dirty_domains_.empty() || !dirty_buses_.empty();
+}
+
+void BusDiscovery::Mark(const WatchEvent& event) {
+  if (event.token == kBackendToken) {
+    absl::string_view below = event.path;
+    if (absl::ConsumePrefix(&below, kRoot)) MarkBackend(below);
+  } else if (event.token == kReleaseToken) {
+    for (auto it = buses_.begin(); it != buses_.end();
+         it = buses_.lower_bound({static_cast<uint16_t>(it->first.frontend + 1), 0, 0})) {
+      dirty_domains_.insert(it->first.frontend);
+    }
+  } else if (event.token == kFrontendToken) {
+    // /local/domain/<F>/device/virtio-msg/<id>/state, as we watch it.
+    const std::vector<absl::string_view> parts = absl::StrSplit(event.path, '/');
+    if (parts.size() < 7) return;
+    const absl::StatusOr<uint64_t> frontend = ParseDomain(parts[3]);
+    const absl::StatusOr<uint64_t> id = ParseBusId(parts[6]);
+    if (!frontend.ok() || !id.ok()) return;
+    const BusAddress address{static_cast<uint16_t>(*frontend), self_, static_cast<uint32_t>(*id)};
+    if (buses_.contains(address)) dirty_buses_[address].frontend = true;
+  }
+}
+
+// `below`: "", "/<F>", "/<F>/<id>", "/<F>/<id>/<node>", ...
+void BusDiscovery::MarkBackend(absl::string_view below) {
+  std::vector<absl::string_view> parts = absl::StrSplit(below, '/');
+  if (parts.size() < 2) {
+    root_dirty_ = true;
+    return;
+  }
+  const absl::StatusOr<uint64_t> frontend = ParseDomain(parts[1]);
+  if (!frontend.ok()) {
+    root_dirty_ = true;  // reported from there, once
+    return;
+  }
+  if (parts.size() < 3 || !ParseBusId(parts[2]).ok()) {
+    dirty_frontends_.insert(static_cast<uint16_t>(*frontend));
+    return;
+  }
+  const BusAddress address{static_cast<uint16_t>(*frontend), self_,
+                           static_cast<uint32_t>(*ParseBusId(parts[2]))};
+  if (parts.size() == 3) {
+    MarkBus(address);
+  } else if (parts[3] == kState || parts[3] == kOnline) {
+    dirty_buses_[address].bus = true;
+  } else if (parts[3] == kDevice) {
+    Dirty& dirty = dirty_buses_[address];
+    absl::StatusOr<uint64_t> number =
+        parts.size() > 4 ? ParseDecimal(parts[4], "the device number", 0, UINT16_MAX)
+                         : absl::InvalidArgumentError("none");
+    if (number.ok()) {
+      dirty.entries.insert(static_cast<uint16_t>(*number));
+    } else {
+      dirty.devices = true;
+    }
+  }
+}
+
+void BusDiscovery::MarkBus(const BusAddress& bus) {
+  Dirty& dirty = dirty_buses_[bus];
+  dirty.bus = dirty.frontend = dirty.devices = true;
+}
+
+absl::Status BusDiscovery::ScanRoot() {
+  absl::StatusOr<std::vector<std::string>> names = store_->List(kRoot);
+  if (absl::IsUnavailable(names.status())) return names.status();
+  for (const auto& [address, bus] : buses_) dirty_frontends_.insert(address.frontend);
+  if (!names.ok()) return absl::OkStatus();
+  for (const std::string& name : *names) {
+    absl::StatusOr<uint64_t> frontend = ParseDomain(name);
+    if (frontend.ok()) {
+      dirty_frontends_.insert(static_cast<uint16_t>(*frontend));
+    } else {
+      RefuseBus(absl::StrCat(kRoot, "/", name), frontend.status());
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status BusDiscovery::ScanFrontend(uint16_t frontend) {
+  const std::string directory = absl::StrCat(kRoot, "/", frontend);
+  absl::StatusOr<std::vector<std::string>> names = store_->List(directory);
+  if (absl::IsUnavailable(names.status())) return names.status();
+  for (auto it = buses_.lower_bound({frontend, 0, 0});
+       it != buses_.end() && it->first.frontend == frontend; ++it) {
+    MarkBus(it->first);
+  }
+  if (!names.ok()) return absl::OkStatus();
+  for (const std::string& name : *names) {
+    absl::StatusOr<uint64_t> id = ParseBusId(name);
+    if (id.ok()) {
+      MarkBus({frontend, self_, static_cast<uint32_t>(*id)});
+    } else {
+      RefuseBus(absl::StrCat(directory, "/", name), id.status());
+    }
+  }
+  return absl::OkStatus();
+}
+
+void BusDiscovery::CheckDomain(uint16_t frontend) {
+  if (!DomainGone(frontend)) return;
+  for (auto it = buses_.lower_bound({frontend, 0, 0});
+       it != buses_.end() && it->first.frontend == frontend; ++it) {
+    it->second.domain_gone = true;
+    Dirty& dirty = dirty_buses_[it->first];
+    dirty.bus = dirty.frontend = true;
+  }
+}
+
+bool BusDiscovery::DomainGone(uint16_t frontend) {
+  // Where we may not ask, the domain counts as alive: its vanished nodes say the rest.
+  absl::StatusOr<bool> introduced = store_->IsDomainIntroduced(frontend);
+  return introduced.ok() && !*introduced;
+}
+
+absl::StatusOr<std::optional<std::string>> BusDiscovery::ReadNode(const std::string& path) {
+  absl::StatusOr<std::string> value = store_->Read(path);
+  if (value.ok()) return std::optional<std::string>(*std::move(value));
+  if (absl::IsUnavailable(value.status())) return value.status();
+  return std::optional<std::string>();
+}
+
+absl::StatusOr<std::optional<XenbusState>> BusDiscovery::FrontendState(const BusAddress& address) {
+  absl::StatusOr<std::optional<std::string>> text = ReadNode(FrontendStatePath(address));
+  if (!text.ok()) return text.status();
+  if (!text->has_value()) return std::optional<XenbusState>();
+  return std::optional<XenbusState>(ParseState(**text).value_or(XenbusState::kUnknown));
+}
+
+absl::StatusOr<bool> BusDiscovery::Online(const BusAddress& address) {
+  absl::StatusOr<std::optional<std::string>> text =
+      ReadNode(absl::StrCat(RelativePath(address), "/", kOnline));
+  if (!text.ok()) return text.status();
+  return text->value_or("1") != "0";
+}
+
+absl::Status BusDiscovery::ScanBus(const BusAddress& address, const Dirty& dirty) {
+  auto known = buses_.find(address);
+  if (known == buses_.end()) return Appear(address);
+  BusView view = known->second.reported;
+  if (dirty.bus) {
+    absl::StatusOr<std::optional<std::string>> state =
+        ReadNode(absl::StrCat(RelativePath(address), "/", kState));
+    if (!state.ok()) return state.status();
+    if (!state->has_value()) {
+      Vanish(address);
+      return absl::OkStatus();
+    }
+    view.ours = ParseState(**state).value_or(XenbusState::kUnknown);
+    if (known->second.domain_gone) known->second.domain_gone = DomainGone(address.frontend);
+    absl::StatusOr<bool> online = Online(address);
+    if (!online.ok()) return online.status();
+    view.online = *online && !known->second.domain_gone;
+    // Removed and made anew before we looked: the toolstack starts a bus at 1.
+    if (view.online && !known->second.reported.online && view.ours == XenbusState::kInitialising) {
+      Vanish(address);
+      return Appear(address);
+    }
+  }
+  if (dirty.frontend) {
+    absl::StatusOr<std::optional<XenbusState>> frontend = FrontendState(address);
+    if (!frontend.ok()) return frontend.status();
+    view.frontend = *frontend;
+  }
+  Bus& bus = known->second;
+  const bool changed = view.online != bus.reported.online || view.frontend != bus.reported.frontend;
+  bus.reported = view;
+  if (changed) listener_->OnBusChanged(address, view);
+  if (dirty.devices) return ScanDevices(address, bus);
+  for (const uint16_t number : dirty.entries) {
+    if (absl::Status status = ScanDevice(address, bus, number); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status BusDiscovery::Appear(const BusAddress& address) {
+  const std::string path = RelativePath(address);
+  absl::StatusOr<std::optional<std::string>> state = ReadNode(absl::StrCat(path, "/", kState));
+  if (!state.ok()) return state.status();
+  if (!state->has_value()) {
+    refused_buses_.erase(path);
+    return absl::OkStatus();
+  }
+  size_t count = 0;
+  for (auto it = buses_.lower_bound({address.frontend, 0, 0});
+       it != buses_.end() && it->first.frontend == address.frontend; ++it) {
+    ++count;
+  }
+  if (count >= kMaxBusesPerFrontend) {
+    RefuseBus(path, absl::ResourceExhaustedError(
+                        absl::StrCat("domain ", address.frontend, " has ", count,
+                                     " buses already, the limit of this backend; bus ", address.id,
+                                     " is not served until another one is removed")));
+    return absl::OkStatus();
+  }
+  if (absl::Status watch = store_->Watch(FrontendStatePath(address), kFrontendToken);
+      !watch.ok() && !absl::IsAlreadyExists(watch)) {
+    if (absl::IsUnavailable(watch)) return watch;
+    RefuseBus(path, watch);
+    return absl::OkStatus();
+  }
+  refused_buses_.erase(path);
+  Bus fresh;
+  fresh.domain_gone = DomainGone(address.frontend);
+  fresh.reported.ours = ParseState(**state).value_or(XenbusState::kUnknown);
+  absl::StatusOr<bool> online = Online(address);
+  if (!online.ok()) return online.status();
+  fresh.reported.online = *online && !fresh.domain_gone;
+  absl::StatusOr<std::optional<XenbusState>> frontend = FrontendState(address);
+  if (!frontend.ok()) return frontend.status();
+  fresh.reported.frontend = *frontend;
+  Bus& bus = buses_[address] = std::move(fresh);
+  listener_->OnBusAppeared(address, bus.reported);
+  return ScanDevices(address, bus);
+}
+
+void BusDiscovery::Vanish(const BusAddress& address) {
+  store_->Unwatch(FrontendStatePath(address), kFrontendToken).IgnoreError();
+  buses_.erase(address);
+  // One that was refused for being too many may have its place now.
+  dirty_frontends_.insert(address.frontend);
+  listener_->OnBusVanished(address);
+}
+
+void BusDiscovery::RefuseBus(const std::string& path, const absl::Status& reason) {
+  if (refused_buses_.size() >= kMaxRefusedNames || !refused_buses_.insert(path).second) return;
+  listener_->OnBusRefused(path, reason);
+}
+
+}  // namespace vmsg::xenstore

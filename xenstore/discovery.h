@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+// The backend's view of xenstore: which buses and device entries exist, and what changed. Watches
+// the own backend directory and every frontend's state node; reports differences, never repeats.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/container/btree_map.h"
+#include "absl/container/btree_set.h"
+#include "absl/status/statusor.h"
+#include "xenstore/bus_nodes.h"
+#include "xenstore/store.h"
+#include "xenstore/xenbus_state.h"
+
+namespace vmsg::xenstore {
+
+// A frontend needs one bus, or a few to use several processors; each costs the service a window
+// and a thread's attention.
+inline constexpr size_t kMaxBusesPerFrontend = 16;
+// What an administrator attaches by hand or in a config; bounds a scan of the device directory.
+inline constexpr size_t kMaxDevicesPerBus = 256;
+// Longest list of parameters of one device entry.
+inline constexpr size_t kMaxKeysPerDevice = 32;
+// Refusals remembered so that they are reported once.
+inline constexpr size_t kMaxRefusedNames = 256;
+
+struct BusView {
+  XenbusState ours = XenbusState::kUnknown;  // our state node
+  std::optional<XenbusState> frontend;       // nullopt: gone or not readable; kUnknown: no state
+  bool online = true;                        // not asked to go, and the frontend's domain exists
+  bool operator==(const BusView&) const = default;
+};
+
+// One device/<n> as the toolstack wrote it.
+struct DeviceNodes {
+  uint16_t number = 0;
+  std::string type;
+  absl::btree_map<std::string, std::string> keys;  // without type, online, force and ours
+  // hotplug-status as a predecessor left it: empty, "connected" or "error".
+  std::string status;
+  bool operator==(const DeviceNodes&) const = default;
+};
+
+// Called from BusDiscovery::Process only. May use the store; must not call the discovery.
+class BusListener {
+ public:
+  virtual ~BusListener() = default;
+  virtual void OnBusAppeared(const BusAddress& bus, const BusView& view) = 0;
+  // The frontend's state or `online` is another than last reported. Our own state is not watched.
+  virtual void OnBusChanged(const BusAddress& bus, const BusView& view) = 0;
+  // The backend directory is gone: write nothing into it. Its devices are not reported one by one.
+  virtual void OnBusVanished(const BusAddress& bus) = 0;
+  // After OnBusAppeared.
+  virtual void OnDeviceAdded(const BusAddress& bus, const DeviceNodes& device) = 0;
+  // device/<n>/online became 0. `force`: do not wait for the driver; may follow a call without.
+  virtual void OnDeviceRemovalRequested(const BusAddress& bus, uint16_t number, bool force) = 0;
+  // device/<n> is gone, whoever removed it. A later OnDeviceAdded may carry the same number.
+  virtual void OnDeviceVanished(const BusAddress& bus, uint16_t number) = 0;
+  // The entry is not served and not looked at again while it exists. `name`: its directory's name.
+  virtual void OnDeviceRefused(const BusAddress& bus, const std::string& name,
+                               const absl::Status& reason) = 0;
+  // A directory below backend/virtio-msg that is no bus, or one bus too many. `path`: relative.
+  virtual void OnBusRefused(const std::string& path, const absl::Status& reason) = 0;
+};
+
+// Frontend and bus id come from the names of the backend's own directories, never from the value of
+// a node. Runs on one thread. A guest can make us look at one state node of its own per turn and
+// bus, whatever it writes: events only mark what to look at, and only differences are reported.
+class BusDiscovery {
+ public:
+  // Both must outlive the result. `self`: the domain of this store connection (OwnDomain). What
+  // exists already is reported by the first calls of Process.
+  static absl::StatusOr<std::unique_ptr<BusDiscovery>> Start(Store* store, BusListener* listener,
+                                                             uint16_t self);
+  BusDiscovery(const BusDiscovery&) = delete;
+  BusDiscovery& operator=(const BusDiscovery&) = delete;
+  ~BusDiscovery();
+
+  // Takes a bounded number of watch events and looks at a bounded number of buses. Call it when
+  // store->fd() is readable and again, soon, while it returns true. An error means the store is
+  // lost.
+  absl::StatusOr<bool> Process();
+
+  size_t bus_count() const { return buses_.size(); }
+
+ private:
+  enum class Progress : uint8_t { kServed, kRemoving, kForced };
+  struct DeviceRecord {
+    Progress progress = Progress::kServed;
+    bool answered = false;  // hotplug-status was seen
+  };
+  // What to look at.
+  struct Dirty {
+    bool bus = false;                   // our directory: existence, online
+    bool frontend = false;              // the frontend's state
+    bool devices = false;               // the whole device directory
+    absl::btree_set<uint16_t> entries;  // single entries
+  };
+  struct Bus {
+    BusView reported;
+    bool domain_gone = false;
+    absl::btree_map<uint16_t, DeviceRecord> devices;
+    absl::btree_set<std::string> refused;  // names below device/
+  };
+
+  BusDiscovery(Store* store, BusListener* listener, uint16_t self)
+      : store_(store), listener_(listener), self_(self) {}
+
+  void Mark(const WatchEvent& event);
+  void MarkBackend(absl::string_view below);
+  void MarkBus(const BusAddress& bus);
+  absl::Status ScanRoot();
+  absl::Status ScanFrontend(uint16_t frontend);
+  void CheckDomain(uint16_t frontend);
+  absl::Status ScanBus(const BusAddress& address, const Dirty& dirty);
+  absl::Status Appear(const BusAddress& address);
+  void Vanish(const BusAddress& address);
+  absl::StatusOr<std::optional<std::string>> ReadNode(const std::string& path);
+  absl::StatusOr<std::optional<XenbusState>> FrontendState(const BusAddress& address);
+  absl::StatusOr<bool> Online(const BusAddress& address);
+  bool DomainGone(uint16_t frontend);
+  // discovery_devices.cc
+  absl::Status ScanDevices(const BusAddress& address, Bus& bus);
+  absl::Status ScanDevice(const BusAddress& address, Bus& bus, uint16_t number);
+  absl::Status AddDevice(const BusAddress& address, Bus& bus, uint16_t number,
+                         const std::string& type, const std::string& status);
+  absl::Status CheckRemoval(const BusAddress& address, uint16_t number, DeviceRecord& device,
+                            bool wanted);
+  void RefuseBus(const std::string& path, const absl::Status& reason);
+  void RefuseDevice(const BusAddress& address, Bus& bus, const std::string& name,
+                    const absl::Status& reason);
+
+  Store* store_;
+  BusListener* listener_;
+  uint16_t self_;
+  absl::btree_map<BusAddress, Bus> buses_;
+  absl::btree_set<std::string> refused_buses_;
+  bool root_dirty_ = false;
+  absl::btree_set<uint16_t> dirty_frontends_;
+  absl::btree_set<uint16_t> dirty_domains_;
+  absl::btree_map<BusAddress, Dirty> dirty_buses_;
+  BusAddress last_looked_at_;
+};
+
+}  // namespace vmsg::xenstore
