@@ -2,10 +2,13 @@
 #include "grants/event_channels.h"
 
 #include <poll.h>
-#include <xenevtchn.h>
 
 #include <cerrno>
 #include <memory>
+
+extern "C" {  // the header does not say so itself
+#include <xenevtchn.h>
+}
 
 #include "absl/strings/str_cat.h"
 #include "grants/native/driver_errors.h"

@@ -2,12 +2,15 @@
 #include "grants/grant_mapper.h"
 
 #include <sys/mman.h>
-#include <xengnttab.h>
 
 #include <algorithm>
 #include <cassert>
 #include <cerrno>
 #include <memory>
+
+extern "C" {  // the header does not say so itself
+#include <xengnttab.h>
+}
 
 #include "absl/strings/str_cat.h"
 #include "grants/native/driver_errors.h"

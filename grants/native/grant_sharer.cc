@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "grants/grant_sharer.h"
 
-#include <xengnttab.h>
-
 #include <cassert>
 #include <cerrno>
 #include <climits>
 #include <cstring>
 #include <memory>
+
+extern "C" {  // the header does not say so itself
+#include <xengnttab.h>
+}
 
 #include "grants/native/driver_errors.h"
 #include "grants/native/native_devices.h"
