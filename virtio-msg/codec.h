@@ -51,6 +51,9 @@ absl::StatusOr<Message> Decode(const Profile& profile, std::span<const std::byte
 // table's sender, a response from the other side.
 bool MaySend(const Message& message, Sender side);
 
+// What Parse checks, without a body: whether the counts inside agree with the payload's length.
+absl::Status CheckPayload(const Message& message);
+
 // The id of a body type: MessageIdOf<GetConfigRequest>() == MessageId::kGetConfig.
 template <class Body>
 constexpr MessageId MessageIdOf() {

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstring>
 #include <limits>
+#include <string>
 
 #include "absl/strings/str_cat.h"
 
@@ -165,6 +166,14 @@ absl::StatusOr<Message> Decode(const Profile& profile, std::span<const std::byte
 bool MaySend(const Message& message, Sender side) {
   if (message.spec->sender == Sender::kAny) return true;
   return (message.spec->sender == side) != message.response;
+}
+
+absl::Status CheckPayload(const Message& message) {
+  const PayloadSpec& payload = PayloadOf(*message.spec, message.response);
+  if (payload.variable_unit == 0) return absl::OkStatus();
+  const FieldSpec& field = payload.fields[payload.count_field];
+  const uint64_t count = LoadLe(message.payload.data() + field.offset, field.width);
+  return CheckCount(*message.spec, message.response, count, message.payload.size() - payload.fixed);
 }
 
 namespace internal {
