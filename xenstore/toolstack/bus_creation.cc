@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "xenstore/toolstack/bus_creation.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "xenstore/text_value.h"
+#include "xenstore/xenbus_state.h"
+
+namespace vmsg::xenstore {
+namespace {
+
+std::string DevicesPath(const BusAddress& bus) {
+  return absl::StrCat(bus.BackendPath(), "/", kDevice);
+}
+
+std::string DevicePath(const BusAddress& bus, uint16_t number) {
+  return absl::StrCat(DevicesPath(bus), "/", number);
+}
+
+std::string Parent(absl::string_view path) { return std::string(path.substr(0, path.rfind('/'))); }
+
+absl::StatusOr<bool> Exists(NodeAccess& nodes, const std::string& path) {
+  absl::StatusOr<std::string> value = nodes.Read(path);
+  if (absl::IsNotFound(value.status())) return false;
+  if (!value.ok()) return value.status();
+  return true;
+}
+
+absl::Status RemoveIfThere(NodeAccess& nodes, const std::string& path) {
+  absl::Status status = nodes.Remove(path);
+  return absl::IsNotFound(status) ? absl::OkStatus() : status;
+}
+
+// Removes `path`, then `levels` parents as long as they are empty.
+absl::Status RemoveWithParents(NodeAccess& nodes, std::string path, int levels) {
+  if (absl::Status status = RemoveIfThere(nodes, path); !status.ok()) return status;
+  for (; levels > 0; --levels) {
+    path = Parent(path);
+    absl::StatusOr<std::vector<std::string>> children = nodes.List(path);
+    if (!children.ok() || !children->empty()) return absl::OkStatus();
+    if (absl::Status status = RemoveIfThere(nodes, path); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status WriteAll(NodeAccess& nodes, const std::string& directory,
+                      const std::vector<std::pair<std::string, std::string>>& values) {
+  for (const auto& [node, value] : values) {
+    if (absl::Status status = nodes.Write(absl::StrCat(directory, "/", node), value);
+        !status.ok()) {
+      return status;
+    }
+  }
+  return absl::OkStatus();
+}
+
+// Nodes made below it afterwards inherit the permissions.
+absl::Status MakeOwned(NodeAccess& nodes, const std::string& path,
+                       const std::vector<Permission>& permissions) {
+  if (absl::Status status = nodes.MakeDirectory(path); !status.ok()) return status;
+  return nodes.SetPermissions(path, permissions);
+}
+
+absl::Status CreateBus(NodeAccess& nodes, const BusAddress& bus) {
+  const std::string domain = absl::StrCat("/local/domain/", bus.frontend);
+  absl::StatusOr<bool> frontend_exists = Exists(nodes, domain);
+  if (!frontend_exists.ok()) return frontend_exists.status();
+  if (!*frontend_exists) {
+    return absl::NotFoundError(absl::StrCat("there is no domain ", bus.frontend));
+  }
+  const std::string front = bus.FrontendPath();
+  const std::string back = bus.BackendPath();
+  const std::string initial = StateText(XenbusState::kInitialising);
+  // What an earlier bus of this id left behind on the guest's side is the guest's and worth
+  // nothing.
+  if (absl::Status status = RemoveIfThere(nodes, front); !status.ok()) return status;
+  if (absl::Status status =
+          MakeOwned(nodes, front, {{bus.frontend, Access::kNone}, {bus.backend, Access::kRead}});
+      !status.ok()) {
+    return status;
+  }
+  if (absl::Status status =
+          WriteAll(nodes, front,
+                   {{kBackend, back}, {kBackendId, absl::StrCat(bus.backend)}, {kState, initial}});
+      !status.ok()) {
+    return status;
+  }
+  if (absl::Status status =
+          MakeOwned(nodes, back, {{bus.backend, Access::kNone}, {bus.frontend, Access::kRead}});
+      !status.ok()) {
+    return status;
+  }
+  if (absl::Status status = WriteAll(nodes, back,
+                                     {{kFrontend, front},
+                                      {kFrontendId, absl::StrCat(bus.frontend)},
+                                      {kOnline, "1"},
+                                      {kState, initial}});
+      !status.ok()) {
+    return status;
+  }
+  return MakeOwned(nodes, DevicesPath(bus), {{bus.backend, Access::kNone}});
+}
+
+absl::Status AddDevice(NodeAccess& nodes, const BusAddress& bus, const DeviceNodesToWrite& device) {
+  const std::string path = DevicePath(bus, device.number);
+  absl::StatusOr<bool> exists = Exists(nodes, path);
+  if (!exists.ok()) return exists.status();
+  if (*exists) {
+    return absl::AlreadyExistsError(absl::StrCat("bus ", bus.id, " of domain ", bus.frontend,
+                                                 " has a device ", device.number,
+                                                 " already; detach it first, or take another num"));
+  }
+  std::vector<std::pair<std::string, std::string>> values(device.keys.begin(), device.keys.end());
+  values.emplace_back(kDeviceOnline, "1");
+  values.emplace_back(kType, device.type);
+  return WriteAll(nodes, path, values);
+}
+
+}  // namespace
+
+absl::StatusOr<DeviceCreation> AddDevices(Store& store, const BusAddress& bus,
+                                          const std::vector<DeviceNodesToWrite>& devices) {
+  DeviceCreation creation;
+  absl::Status status = store.Transaction([&](NodeAccess& nodes) -> absl::Status {
+    creation = {};  // the body may run again
+    absl::StatusOr<std::string> online = nodes.Read(absl::StrCat(bus.BackendPath(), "/", kOnline));
+    if (absl::IsNotFound(online.status())) {
+      if (absl::Status created = CreateBus(nodes, bus); !created.ok()) return created;
+      creation.created_bus = true;
+    } else if (!online.ok()) {
+      return online.status();
+    } else if (*online == "0") {
+      return absl::FailedPreconditionError(absl::StrCat("bus ", bus.id, " of domain ", bus.frontend,
+                                                        " is being removed; try again afterwards"));
+    }
+    for (const DeviceNodesToWrite& device : devices) {
+      if (absl::Status added = AddDevice(nodes, bus, device); !added.ok()) return added;
+      creation.numbers.push_back(device.number);
+    }
+    return absl::OkStatus();
+  });
+  if (!status.ok()) return status;
+  return creation;
+}
+
+absl::Status RequestDeviceRemoval(Store& store, const BusAddress& bus, uint16_t number,
+                                  bool force) {
+  return store.Transaction([&](NodeAccess& nodes) -> absl::Status {
+    const std::string path = DevicePath(bus, number);
+    absl::StatusOr<bool> exists = Exists(nodes, absl::StrCat(path, "/", kType));
+    if (!exists.ok()) return exists.status();
+    if (!*exists) {
+      return absl::NotFoundError(
+          absl::StrCat("bus ", bus.id, " of domain ", bus.frontend, " has no device ", number));
+    }
+    std::vector<std::pair<std::string, std::string>> values;
+    if (force) values.emplace_back(kDeviceForce, "1");
+    values.emplace_back(kDeviceOnline, "0");
+    return WriteAll(nodes, path, values);
+  });
+}
+
+absl::Status RemoveDevice(Store& store, const BusAddress& bus, uint16_t number) {
+  return store.Remove(DevicePath(bus, number));
+}
+
+absl::Status RequestBusRemoval(Store& store, const BusAddress& bus) {
+  return store.Transaction([&](NodeAccess& nodes) -> absl::Status {
+    absl::StatusOr<bool> exists = Exists(nodes, bus.BackendPath());
+    if (!exists.ok()) return exists.status();
+    if (!*exists) {
+      return absl::NotFoundError(absl::StrCat("domain ", bus.frontend, " has no bus ", bus.id));
+    }
+    return nodes.Write(absl::StrCat(bus.BackendPath(), "/", kOnline), "0");
+  });
+}
+
+absl::Status RemoveBackendDirectory(Store& store, const BusAddress& bus) {
+  return store.Transaction(
+      [&](NodeAccess& nodes) { return RemoveWithParents(nodes, bus.BackendPath(), 1); });
+}
+
+absl::Status RemoveBus(Store& store, const BusAddress& bus) {
+  return store.Transaction([&](NodeAccess& nodes) -> absl::Status {
+    if (absl::Status status = RemoveWithParents(nodes, bus.BackendPath(), 1); !status.ok()) {
+      return status;
+    }
+    if (absl::Status status = RemoveWithParents(nodes, bus.FrontendPath(), 1); !status.ok()) {
+      return status;
+    }
+    return RemoveWithParents(nodes, Parent(BackendErrorPath(bus)), 1);
+  });
+}
+
+absl::StatusOr<std::vector<uint16_t>> ListDevices(NodeAccess& nodes, const BusAddress& bus) {
+  std::vector<uint16_t> numbers;
+  absl::StatusOr<std::vector<std::string>> names = nodes.List(DevicesPath(bus));
+  if (absl::IsNotFound(names.status())) return numbers;
+  if (!names.ok()) return names.status();
+  for (const std::string& name : *names) {
+    absl::StatusOr<uint64_t> number = ParseDecimal(name, "the device number", 0, UINT16_MAX);
+    if (number.ok()) numbers.push_back(static_cast<uint16_t>(*number));
+  }
+  std::sort(numbers.begin(), numbers.end());
+  return numbers;
+}
+
+}  // namespace vmsg::xenstore

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// The toolstack's part of docs/binding.md, section 1: making a bus and its device entries, asking
+// for their removal, and cleaning up. Each call is one transaction: all of it or nothing.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/container/btree_map.h"
+#include "absl/status/statusor.h"
+#include "xenstore/bus_nodes.h"
+#include "xenstore/store.h"
+
+namespace vmsg::xenstore {
+
+// What goes below device/<n>.
+struct DeviceNodesToWrite {
+  uint16_t number = 0;
+  std::string type;
+  absl::btree_map<std::string, std::string> keys;
+};
+
+struct DeviceCreation {
+  std::vector<uint16_t> numbers;  // as given, in order
+  bool created_bus = false;       // the bus did not exist before
+};
+
+// Adds device entries, making the bus first when there is none: both directories with owners and
+// permissions; the frontend can read the backend directory but not `device` and what is below.
+// AlreadyExists: a device of that number exists already, or twice in the list. FailedPrecondition:
+// the bus is being removed. NotFound: the frontend's domain does not exist.
+absl::StatusOr<DeviceCreation> AddDevices(Store& store, const BusAddress& bus,
+                                          const std::vector<DeviceNodesToWrite>& devices);
+
+// Asks the backend to remove a device: online=0, and force=1 when it shall not wait for the
+// driver. NotFound: no such device.
+absl::Status RequestDeviceRemoval(Store& store, const BusAddress& bus, uint16_t number, bool force);
+// Removes the nodes of an entry that no backend serves. NotFound: no such device.
+absl::Status RemoveDevice(Store& store, const BusAddress& bus, uint16_t number);
+
+// Asks the backend to end the bus: online=0. NotFound: no such bus.
+absl::Status RequestBusRemoval(Store& store, const BusAddress& bus);
+// Removes what is left of a bus on both sides: both directories, the error nodes and parents that
+// became empty. Nothing there is no error.
+absl::Status RemoveBus(Store& store, const BusAddress& bus);
+// The backend's part of it: its own directory, and the frontend's directory above if it is empty.
+absl::Status RemoveBackendDirectory(Store& store, const BusAddress& bus);
+
+// The numbers of the bus's device entries, ascending. Empty: none, or no bus. Names that are no
+// device number are left out.
+absl::StatusOr<std::vector<uint16_t>> ListDevices(NodeAccess& nodes, const BusAddress& bus);
+
+}  // namespace vmsg::xenstore

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reads virtio-msg devices from an xl domain config, with the parser that xl itself uses. xl
+// ignores the key virtio_msg, and keeps it nowhere: the file is the only place to read it from.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "xenstore/toolstack/device_entry.h"
+
+namespace vmsg::xenstore {
+
+// A config with more is a mistake.
+inline constexpr int kMaxConfigEntries = 256;
+
+struct XlConfig {
+  std::optional<std::string> name;     // name = "g1"
+  std::optional<std::string> backend;  // virtio_msg_backend = "driver-domain": name or id
+  // virtio_msg = [ "type=blk,path=/srv/g1.img", "type=rng" ]; empty: the key is absent.
+  std::vector<std::string> texts;
+  std::vector<DeviceEntry> entries;  // parsed from texts, in the same order
+};
+
+// NotFound or PermissionDenied: the file cannot be read. InvalidArgument: it is not a config (the
+// text holds the parser's own report), or an entry is malformed: the text names the file, the
+// entry's index (from 0), its key and the reason.
+absl::StatusOr<XlConfig> ReadXlConfig(const std::string& path);
+
+}  // namespace vmsg::xenstore
