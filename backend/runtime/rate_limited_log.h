@@ -34,8 +34,7 @@ class RateLimitedLog {
                           absl::Duration interval = kInterval)
       : prefix_(std::move(prefix)), burst_(burst), interval_(interval), tokens_(burst) {}
 
-  // Ask first, then build the text: an attacker's lines must not cost formatting either.
-  // `now`: the loop's time.
+  // Ask first, then build the text. `now`: the loop's time.
   bool Admit(absl::Time now);
   void Write(LogLevel level, absl::string_view text);
 
