@@ -64,11 +64,19 @@ class Device {
   // InvalidArgument: the field is not writable or the value is not allowed; nothing changed.
   virtual absl::Status WriteConfig(uint32_t offset, std::span<const std::byte> data) = 0;
 
+  // The driver's features were accepted (FEATURES_OK): `features`, all negotiated bits, decide from
+  // now on what configuration reads. Before OnStart; not called again until OnReset.
+  virtual void OnFeatures(uint64_t features) { (void)features; }
+
   // The driver set DRIVER_OK. `features`: all negotiated bits. Queues are reached through `host`
   // until OnReset.
   virtual void OnStart(DeviceHost& host, uint64_t features) = 0;
   // The driver made buffers available on the queue (or the queue was just set up): take chains
-  // until there are none or `budget` were taken. True: more are waiting.
+  // until there are none or `budget` were taken. True: more are waiting, call again soon. False:
+  // call again when the driver makes more available. A device that waits for something of its own
+  // (a terminal that does not read) also says false, leaves chains in the queue and takes them
+  // itself later, so HasAvailable() after false is no reason to call again at once. Whether the
+  // driver's kicks are on meanwhile (DisableKicks, EnableKicks) is the transport's business.
   virtual bool OnQueue(uint32_t queue, uint32_t budget) = 0;
   // The queue takes no more chains. Return those in flight when their I/O ends (drop what can be
   // dropped at once); the transport waits for it.

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+// Asynchronous file I/O for the devices of one I/O thread. Nothing is allocated for an operation:
+// the caller owns a FileOperation, inside whatever tracks its request, and lends it until `done`.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "backend/runtime/event_loop.h"
+
+namespace vmsg::backend {
+
+// An operation's memory. From start to `done` it and the iovec array stay where they are and belong
+// to the AsyncFileIo, which also changes the iovecs when it continues a short transfer. `done` may
+// start the operation again.
+struct FileOperation {
+  // Runs on the I/O thread, never from within Readv, Writev or Sync. `result`: the bytes that were
+  // transferred, or a negative errno.
+  using Done = void (*)(FileOperation* operation, int64_t result);
+  Done done = nullptr;
+
+  // The rest is the AsyncFileIo's own.
+  enum class Kind : uint8_t { kRead, kWrite, kSync };
+  Kind kind = Kind::kRead;
+  bool dsync = false;   // kWrite: stable when done; kSync: data only
+  uint8_t retries = 0;  // in a row, without progress
+  int fd = -1;          // open until `done`
+  iovec* pieces = nullptr;
+  uint32_t piece_count = 0;
+  uint64_t offset = 0;
+  int64_t transferred = 0;
+  FileOperation* next = nullptr;
+};
+
+// What is told once after each batch of completions, so that a batch costs one notification.
+class BatchListener {
+ public:
+  virtual ~BatchListener() = default;
+  virtual void OnBatchEnd() = 0;
+};
+
+// Single-threaded: every call and every callback is on the I/O thread. Operations must have ended
+// before it is destroyed, or it waits for them (and calls nothing).
+class AsyncFileIo {
+ public:
+  virtual ~AsyncFileIo() = default;
+
+  // Reads or writes all pieces at `offset`. A short transfer is continued; fewer bytes are reported
+  // only at the end of the file. Interrupted operations are started again. A write with `dsync` is
+  // on stable storage when it is done; one without is after a later Sync.
+  virtual void Readv(FileOperation* operation, int fd, iovec* pieces, uint32_t piece_count,
+                     uint64_t offset) = 0;
+  virtual void Writev(FileOperation* operation, int fd, iovec* pieces, uint32_t piece_count,
+                      uint64_t offset, bool dsync) = 0;
+  // All writes that were done before are on stable storage when this is. `data_only`: fdatasync.
+  virtual void Sync(FileOperation* operation, int fd, bool data_only) = 0;
+
+  // Gives what was started to the kernel: once per turn, after a batch. Nothing started gets lost
+  // without it, but it may wait.
+  virtual void Submit() = 0;
+
+  // Calls listener->OnBatchEnd() once, after the present batch of completions (or the next one).
+  virtual void NotifyAtBatchEnd(BatchListener* listener) = 0;
+  virtual void ForgetBatchListener(BatchListener* listener) = 0;
+};
+
+// On io_uring. The loop must outlive it; the thread that first starts an operation is its thread
+// from then on. Unavailable: the kernel gives no io_uring (too old, or forbidden by
+// kernel.io_uring_disabled or a seccomp filter); the message says which.
+absl::StatusOr<std::unique_ptr<AsyncFileIo>> NewUringFileIo(EventLoop* loop);
+
+}  // namespace vmsg::backend

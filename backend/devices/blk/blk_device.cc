@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "backend/devices/blk/blk_device.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "backend/devices/blk/blk.h"
+#include "backend/virtqueue/guest_bytes.h"
+
+namespace vmsg::backend {
+namespace {
+
+constexpr uint32_t kConfigBytes = offsetof(wire::BlkConfig, max_discard_sectors);
+constexpr uint32_t kWritebackOffset = offsetof(wire::BlkConfig, writeback);
+constexpr uint32_t kSlotsPerBlock = 16;
+// A failed read clears up to this much of its buffer, so that the used length can cover the status
+// byte without vouching for bytes that nobody wrote. A larger one reports length 0.
+constexpr uint64_t kMaxClearedBytes = 1 << 20;
+
+}  // namespace
+
+BlkDevice::BlkDevice(BlkImage image, AsyncFileIo* io) : image_(std::move(image)), io_(io) {
+  identity_.device_id = wire::kDeviceIdBlock;
+  identity_.features = wire::kBlkFeatureSizeMax | wire::kBlkFeatureSegMax |
+                       wire::kBlkFeatureBlkSize | wire::kBlkFeatureTopology |
+                       wire::kBlkFeatureFlush | wire::kBlkFeatureConfigWce;
+  if (image_.read_only) identity_.features |= wire::kBlkFeatureReadOnly;
+  if (image_.queues > 1) identity_.features |= wire::kBlkFeatureMultiQueue;
+  identity_.config_size = kConfigBytes;
+  identity_.max_queue_sizes.assign(image_.queues, kBlkMaxQueueSize);
+
+  config_.capacity = image_.bytes / wire::kBlkSectorSize;
+  config_.size_max = kBlkMaxSegmentBytes;
+  config_.seg_max = kBlkMaxSegments;
+  config_.blk_size = image_.logical_block;
+  const uint32_t ratio = std::max(1u, image_.physical_block / image_.logical_block);
+  config_.physical_block_exp = static_cast<uint8_t>(std::bit_width(ratio) - 1);
+  config_.min_io_size = static_cast<uint16_t>(std::min<uint32_t>(ratio, UINT16_MAX));
+  config_.num_queues = static_cast<uint16_t>(image_.queues);
+  config_.writeback = image_.writethrough ? 0 : 1;
+}
+
+BlkDevice::~BlkDevice() { io_->ForgetBatchListener(this); }
+
+void BlkDevice::ReadConfig(uint32_t offset, std::span<std::byte> out) const {
+  if (offset > kConfigBytes || out.size() > kConfigBytes - offset) return;
+  std::memcpy(out.data(), reinterpret_cast<const std::byte*>(&config_) + offset, out.size());
+}
+
+absl::Status BlkDevice::WriteConfig(uint32_t offset, std::span<const std::byte> data) {
+  if (offset != kWritebackOffset || data.size() != 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("configuration bytes ", offset, " and ", data.size(),
+                     " long: only `writeback` can be written, 1 byte at ", kWritebackOffset));
+  }
+  const auto value = std::to_integer<uint8_t>(data[0]);
+  if (value > 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("writeback ", value, " is neither 0 (writethrough) nor 1 (writeback)"));
+  }
+  config_.writeback = value;
+  return absl::OkStatus();
+}
+
+void BlkDevice::OnFeatures(uint64_t features) {
+  features_ = features;
+  if ((features & wire::kBlkFeatureFlush) == 0) config_.writeback = 0;
+}
+
+void BlkDevice::OnStart(DeviceHost& host, uint64_t features) {
+  // The driver may have changed `writeback` since its features were accepted.
+  if (features != features_) OnFeatures(features);
+  host_ = &host;
+}
+
+void BlkDevice::OnReset() {
+  host_ = nullptr;
+  features_ = 0;
+  dirty_queues_ = 0;
+  config_.writeback = image_.writethrough ? 0 : 1;
+}
+
+bool BlkDevice::WritesAreStable() const {
+  if ((features_ & wire::kBlkFeatureConfigWce) != 0) return config_.writeback == 0;
+  return image_.writethrough || (features_ & wire::kBlkFeatureFlush) == 0;
+}
+
+bool BlkDevice::OnQueue(uint32_t queue, uint32_t budget) {
+  if (host_ == nullptr) return false;
+  SplitQueue* const split_queue = host_->queue(queue);
+  if (split_queue == nullptr) return false;
+  absl::Status failure;
+  uint32_t taken = 0;
+  for (; taken < budget; ++taken) {
+    absl::StatusOr<std::optional<DescriptorChain>> chain = split_queue->Pop();
+    if (!chain.ok()) {
+      failure = chain.status();
+      break;
+    }
+    if (!chain->has_value()) break;
+    Execute(queue, split_queue, *std::move(*chain));
+  }
+  // One submission and, for what ended at once (broken chains too), one publication.
+  if (taken > 0) io_->Submit();
+  const bool more = failure.ok() && split_queue->HasAvailable();
+  dirty_queues_ &= ~(1u << queue);
+  host_->Completed(queue);
+  if (!failure.ok() && host_ != nullptr) host_->NeedsReset(failure);
+  return more;
+}
+
+BlkDevice::Slot* BlkDevice::TakeSlot() {
+  if (free_slots_ == nullptr) {
+    slots_.push_back(std::make_unique<Slot[]>(kSlotsPerBlock));
+    for (uint32_t i = 0; i < kSlotsPerBlock; ++i) {
+      Slot* const slot = &slots_.back()[i];
+      slot->device = this;
+      slot->done = OnDone;
+      slot->next_free = std::exchange(free_slots_, slot);
+    }
+  }
+  return std::exchange(free_slots_, free_slots_->next_free);
+}
+
+void BlkDevice::Execute(uint32_t queue, SplitQueue* split_queue, DescriptorChain chain) {
+  Slot* const slot = TakeSlot();
+  slot->queue = queue;
+  slot->split_queue = split_queue;
+  slot->chain = std::move(chain);
+  slot->gated = false;
+  if (ParseBlkRequest(slot->chain, &slot->request) != BlkParse::kOk) {
+    Finish(slot, wire::kBlkStatusIoError);
+    return;
+  }
+  switch (slot->request.type) {
+    case wire::kBlkRequestIn:
+      Transfer(slot);
+      break;
+    case wire::kBlkRequestOut:
+      if (image_.read_only) {
+        Finish(slot, wire::kBlkStatusIoError);
+      } else {
+        Transfer(slot);
+      }
+      break;
+    case wire::kBlkRequestFlush:
+      slot->request.data_bytes = 0;
+      io_->Sync(slot, image_.buffered.get(), /*data_only=*/true);
+      break;
+    case wire::kBlkRequestGetId:
+      GetId(slot);
+      break;
+    default:
+      Finish(slot, wire::kBlkStatusUnsupported);
+  }
+}
+
+bool BlkDevice::SuitsDirect(const BlkRequest& request) const {
+  const uint64_t memory = image_.memory_alignment - 1;
+  const uint64_t range = image_.offset_alignment - 1;
+  uint64_t bits = (request.sector * wire::kBlkSectorSize) & range;
+  for (const iovec& piece : request.data) {
+    bits |= (reinterpret_cast<uintptr_t>(piece.iov_base) & memory) | (piece.iov_len & range);
+  }
+  return bits == 0;
+}
+
+void BlkDevice::Transfer(Slot* slot) {
+  if (!InsideDisk(slot->request, image_.bytes)) {
+    Finish(slot, wire::kBlkStatusIoError);
+    return;
+  }
+  if (slot->request.data_bytes == 0) {
+    Finish(slot, wire::kBlkStatusOk);
+    return;
+  }
+  const bool direct = image_.direct && SuitsDirect(slot->request);
+  const bool write = slot->request.type == wire::kBlkRequestOut;
+  // Direct reads need no gate: they write back cached pages first and leave none behind.
+  slot->gated = image_.direct && (write || !direct);
+  slot->cached = !direct;
+  if (slot->gated && !gate_.Enter(slot, !direct)) return;
+  StartTransfer(slot, direct);
+}
+
+void BlkDevice::StartTransfer(Slot* slot, bool direct) {
+  const int fd = direct ? image_.direct.get() : image_.buffered.get();
+  const uint64_t offset = slot->request.sector * wire::kBlkSectorSize;
+  iovec* const pieces = slot->request.data.data();
+  const auto count = static_cast<uint32_t>(slot->request.data.size());
+  if (slot->request.type == wire::kBlkRequestOut) {
+    io_->Writev(slot, fd, pieces, count, offset, WritesAreStable());
+  } else {
+    io_->Readv(slot, fd, pieces, count, offset);
+  }
+}
+
+void BlkDevice::GetId(Slot* slot) {
+  std::byte id[wire::kBlkIdSize] = {};
+  std::memcpy(id, image_.serial.data(), std::min(image_.serial.size(), sizeof id));
+  if (slot->request.data_bytes < sizeof id) {
+    Finish(slot, wire::kBlkStatusIoError);
+    return;
+  }
+  WriteGuest(slot->request.data, 0, id);
+  slot->request.data_bytes = sizeof id;
+  Finish(slot, wire::kBlkStatusOk);
+}
+
+void BlkDevice::OnDone(FileOperation* operation, int64_t result) {
+  Slot* const slot = static_cast<Slot*>(operation);
+  BlkDevice* const device = slot->device;
+  if (slot->gated) {
+    device->gate_.Leave();
+    while (WriteGateEntry* entry = device->gate_.Next()) {
+      Slot* const next = static_cast<Slot*>(entry);
+      device->StartTransfer(next, !next->cached);
+    }
+  }
+  // A read that ends early met the end of a file that was truncated under us.
+  const bool complete = result >= 0 && static_cast<uint64_t>(result) == slot->request.data_bytes;
+  device->Finish(slot, complete ? wire::kBlkStatusOk : wire::kBlkStatusIoError);
+}
+
+void BlkDevice::Finish(Slot* slot, uint8_t status) {
+  DescriptorChain chain = std::move(slot->chain);
+  SplitQueue* const split_queue = slot->split_queue;
+  uint64_t written = 0;
+  if (slot->request.status != nullptr) {
+    const uint64_t before_status = chain.writable_bytes - 1;
+    const bool filled = status == wire::kBlkStatusOk && slot->request.type == wire::kBlkRequestIn;
+    if (filled || before_status == 0) {
+      written = chain.writable_bytes;
+    } else if (before_status <= kMaxClearedBytes) {
+      // What the request did not fill is cleared, see kMaxClearedBytes.
+      const bool id = status == wire::kBlkStatusOk && slot->request.type == wire::kBlkRequestGetId;
+      const uint64_t kept = id ? slot->request.data_bytes : 0;
+      ZeroGuest(chain.writable, kept, before_status - kept);
+      written = chain.writable_bytes;
+    }
+    // The last writable byte; written once, never read.
+    *reinterpret_cast<volatile uint8_t*>(slot->request.status) = status;
+  }
+  dirty_queues_ |= 1u << slot->queue;
+  io_->NotifyAtBatchEnd(this);
+  slot->request.status = nullptr;
+  slot->split_queue = nullptr;
+  slot->next_free = std::exchange(free_slots_, slot);
+  split_queue->Return(std::move(chain),
+                      static_cast<uint32_t>(std::min<uint64_t>(written, UINT32_MAX)));
+}
+
+void BlkDevice::OnBatchEnd() {
+  while (dirty_queues_ != 0 && host_ != nullptr) {
+    const auto queue = static_cast<uint32_t>(std::countr_zero(dirty_queues_));
+    dirty_queues_ &= dirty_queues_ - 1;
+    if (host_->queue(queue) != nullptr) host_->Completed(queue);
+  }
+}
+
+void BlkDevice::OnQueueStopping(uint32_t queue) {
+  // Requests behind the gate have not touched the disk; they end here. The last one returned may
+  // end this device, so they are collected first.
+  std::vector<Slot*> dropped;
+  gate_.DropWaiting(
+      [queue](WriteGateEntry* entry) { return static_cast<Slot*>(entry)->queue == queue; },
+      [&dropped](WriteGateEntry* entry) { dropped.push_back(static_cast<Slot*>(entry)); });
+  for (Slot* slot : dropped) Finish(slot, wire::kBlkStatusIoError);
+}
+
+absl::StatusOr<std::unique_ptr<Device>> CreateBlk(OpenedDevice opened,
+                                                  const DeviceEnvironment& environment) {
+  absl::StatusOr<BlkImage> image = UnpackImage(std::move(opened));
+  if (!image.ok()) return image.status();
+  if (environment.io == nullptr) {
+    return absl::InternalError("a block device needs an AsyncFileIo in its environment");
+  }
+  return std::make_unique<BlkDevice>(*std::move(image), environment.io);
+}
+
+}  // namespace vmsg::backend

@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <liburing.h>
+#include <limits.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "backend/devices/async_file_io.h"
+#include "backend/devices/io/batch_listeners.h"
+#include "backend/devices/unique_fd.h"
+
+namespace vmsg::backend {
+namespace {
+
+constexpr unsigned kSubmissionEntries = 256;
+// In flight at most; what is beyond waits in a list that runs through the operations themselves.
+constexpr unsigned kCompletionEntries = 4096;
+constexpr unsigned kReapBatch = 64;
+// An operation that keeps getting EAGAIN or EINTR without moving a byte ends with that error.
+constexpr uint8_t kMaxRetries = 100;
+
+// First choice: task work runs when we ask for it, not whenever the kernel interrupts us.
+constexpr unsigned kPreferredFlags = IORING_SETUP_CQSIZE | IORING_SETUP_R_DISABLED |
+                                     IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
+                                     IORING_SETUP_TASKRUN_FLAG;
+constexpr unsigned kSecondFlags = IORING_SETUP_CQSIZE | IORING_SETUP_R_DISABLED |
+                                  IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG;
+constexpr unsigned kPlainFlags = IORING_SETUP_CQSIZE | IORING_SETUP_R_DISABLED;
+
+class UringFileIo final : public AsyncFileIo, public Poller {
+ public:
+  explicit UringFileIo(EventLoop* loop) : loop_(loop) {}
+
+  ~UringFileIo() override {
+    if (!initialised_) return;
+    if (started_) {
+      loop_->RemovePoller(this);
+      loop_->Unwatch(event_fd_.get());
+    }
+    // The kernel may still write to the buffers of operations in flight.
+    abandoned_ = true;
+    while (in_kernel_ > 0) {
+      const int code = io_uring_submit_and_wait(&ring_, 1);
+      if (code < 0 && code != -EINTR && code != -EAGAIN && code != -EBUSY) break;
+      Reap();
+    }
+    io_uring_queue_exit(&ring_);
+  }
+
+  absl::Status Init() {
+    int error = 0;
+    for (const unsigned flags : {kPreferredFlags, kSecondFlags, kPlainFlags}) {
+      io_uring_params params = {};
+      params.flags = flags;
+      params.cq_entries = kCompletionEntries;
+      error = -io_uring_queue_init_params(kSubmissionEntries, &ring_, &params);
+      if (error == 0) break;
+      if (error != EINVAL) break;
+    }
+    if (error != 0) {
+      return absl::UnavailableError(absl::StrCat(
+          "io_uring is not available: ", std::strerror(error),
+          error == EPERM ? " (see kernel.io_uring_disabled and the seccomp filter)" : ""));
+    }
+    initialised_ = true;
+    event_fd_ = UniqueFd(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
+    if (!event_fd_) return absl::ResourceExhaustedError("no eventfd: too many open files");
+    if (const int code = io_uring_register_eventfd(&ring_, event_fd_.get()); code < 0) {
+      return absl::UnavailableError(
+          absl::StrCat("io_uring refuses an eventfd: ", std::strerror(-code)));
+    }
+    return absl::OkStatus();
+  }
+
+  void Readv(FileOperation* operation, int fd, iovec* pieces, uint32_t piece_count,
+             uint64_t offset) override {
+    operation->kind = FileOperation::Kind::kRead;
+    operation->dsync = false;
+    Start(operation, fd, pieces, piece_count, offset);
+  }
+
+  void Writev(FileOperation* operation, int fd, iovec* pieces, uint32_t piece_count,
+              uint64_t offset, bool dsync) override {
+    operation->kind = FileOperation::Kind::kWrite;
+    operation->dsync = dsync;
+    Start(operation, fd, pieces, piece_count, offset);
+  }
+
+  void Sync(FileOperation* operation, int fd, bool data_only) override {
+    operation->kind = FileOperation::Kind::kSync;
+    operation->dsync = data_only;
+    Start(operation, fd, nullptr, 0, 0);
+  }
+
+  void Submit() override {
+    FillSubmissionQueue();
+    if (unsubmitted_ == 0) return;
+    const int submitted = io_uring_submit(&ring_);
+    // EAGAIN, EBUSY, EINTR: the entries stay in the ring; Poll tries again.
+    if (submitted > 0) unsubmitted_ -= std::min<unsigned>(submitted, unsubmitted_);
+    loop_->Activate(this);
+  }
+
+  bool Poll() override {
+    if (unsubmitted_ > 0 || backlog_ != nullptr) Submit();
+    return Reap();
+  }
+
+  bool PrepareToSleep() override {
+    if (!armed_) {
+      armed_ = true;
+      io_uring_cq_eventfd_toggle(&ring_, true);
+      // The flag must be visible before the completion queue is looked at once more.
+      std::atomic_thread_fence(std::memory_order_seq_cst);
+    }
+    const bool work = io_uring_cq_ready(&ring_) > 0 || TaskWorkPending() || unsubmitted_ > 0;
+    if (work) loop_->Activate(this);
+    return work;
+  }
+
+  void NotifyAtBatchEnd(BatchListener* listener) override {
+    listeners_.Add(listener);
+    if (reaping_) return;
+    EnsureStarted();
+    loop_->Activate(this);
+  }
+  void ForgetBatchListener(BatchListener* listener) override { listeners_.Remove(listener); }
+
+ private:
+  void Start(FileOperation* operation, int fd, iovec* pieces, uint32_t count, uint64_t offset) {
+    operation->fd = fd;
+    operation->pieces = pieces;
+    operation->piece_count = count;
+    operation->offset = offset;
+    operation->transferred = 0;
+    operation->retries = 0;
+    Enqueue(operation);
+  }
+
+  void Enqueue(FileOperation* operation) {
+    operation->next = nullptr;
+    if (backlog_ == nullptr) {
+      backlog_ = operation;
+    } else {
+      backlog_tail_->next = operation;
+    }
+    backlog_tail_ = operation;
+  }
+
+  // The ring is enabled, and with that bound to a thread, by the first thread that uses it: it may
+  // have been made before the I/O thread ran.
+  void EnsureStarted() {
+    if (started_) return;
+    started_ = true;
+    io_uring_enable_rings(&ring_);
+    io_uring_cq_eventfd_toggle(&ring_, true);
+    loop_->AddPoller(this);
+    (void)loop_->Watch(event_fd_.get(), EPOLLIN, [this](uint32_t) {
+      eventfd_t ignored;
+      (void)eventfd_read(event_fd_.get(), &ignored);
+      loop_->Activate(this);
+      Poll();
+    });
+  }
+
+  void FillSubmissionQueue() {
+    if (backlog_ != nullptr) EnsureStarted();
+    while (backlog_ != nullptr && in_kernel_ < kCompletionEntries) {
+      io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
+      if (sqe == nullptr) {
+        const int submitted = io_uring_submit(&ring_);
+        if (submitted <= 0) return;
+        unsubmitted_ -= std::min<unsigned>(submitted, unsubmitted_);
+        continue;
+      }
+      FileOperation* operation = std::exchange(backlog_, backlog_->next);
+      Prepare(sqe, operation);
+      io_uring_sqe_set_data(sqe, operation);
+      ++in_kernel_;
+      ++unsubmitted_;
+    }
+  }
+
+  static void Prepare(io_uring_sqe* sqe, FileOperation* operation) {
+    const unsigned count = std::min<uint32_t>(operation->piece_count, IOV_MAX);
+    switch (operation->kind) {
+      case FileOperation::Kind::kRead:
+        io_uring_prep_readv(sqe, operation->fd, operation->pieces, count, operation->offset);
+        break;
+      case FileOperation::Kind::kWrite:
+        io_uring_prep_writev2(sqe, operation->fd, operation->pieces, count, operation->offset,
+                              operation->dsync ? RWF_DSYNC : 0);
+        break;
+      case FileOperation::Kind::kSync:
+        io_uring_prep_fsync(sqe, operation->fd, operation->dsync ? IORING_FSYNC_DATASYNC : 0);
+        break;
+    }
+  }
+
+  bool TaskWorkPending() const {
+    return (IO_URING_READ_ONCE(*ring_.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) !=
+           0;
+  }
+
+  // One bounded batch. True when there was something.
+  bool Reap() {
+    if (!started_) return RunListeners();
+    if (TaskWorkPending()) io_uring_get_events(&ring_);
+    io_uring_cqe* cqes[kReapBatch];
+    const unsigned count = io_uring_peek_batch_cqe(&ring_, cqes, kReapBatch);
+    if (count == 0) return RunListeners();
+    if (armed_) {
+      armed_ = false;
+      io_uring_cq_eventfd_toggle(&ring_, false);
+    }
+    std::pair<FileOperation*, int> results[kReapBatch];
+    for (unsigned i = 0; i < count; ++i) {
+      results[i] = {static_cast<FileOperation*>(io_uring_cqe_get_data(cqes[i])), cqes[i]->res};
+    }
+    io_uring_cq_advance(&ring_, count);
+    in_kernel_ -= count;
+    if (abandoned_) return true;
+    reaping_ = true;
+    for (unsigned i = 0; i < count; ++i) Complete(results[i].first, results[i].second);
+    reaping_ = false;
+    RunListeners();
+    // Listeners and callbacks may have started more.
+    if (backlog_ != nullptr) Submit();
+    return true;
+  }
+
+  bool RunListeners() {
+    if (abandoned_) return false;
+    return listeners_.Run();
+  }
+
+  void Complete(FileOperation* operation, int result) {
+    if (result == -EINTR || result == -EAGAIN) {
+      if (++operation->retries <= kMaxRetries) {
+        Enqueue(operation);
+        return;
+      }
+    }
+    if (result > 0 && operation->kind != FileOperation::Kind::kSync) {
+      operation->retries = 0;
+      operation->transferred += result;
+      operation->offset += result;
+      if (SkipPieces(operation, result)) {
+        Enqueue(operation);
+        return;
+      }
+      result = 0;
+    } else if (result == 0 && operation->kind == FileOperation::Kind::kWrite &&
+               operation->piece_count > 0) {
+      // A write that moves nothing would be tried for ever.
+      result = -EIO;
+    }
+    operation->done(operation, result < 0 ? result : operation->transferred);
+  }
+
+  // Removes `bytes` from the front of what is left to do. True: something is left.
+  static bool SkipPieces(FileOperation* operation, size_t bytes) {
+    while (operation->piece_count > 0 && bytes >= operation->pieces->iov_len) {
+      bytes -= operation->pieces->iov_len;
+      ++operation->pieces;
+      --operation->piece_count;
+    }
+    if (operation->piece_count == 0) return false;
+    operation->pieces->iov_base = static_cast<char*>(operation->pieces->iov_base) + bytes;
+    operation->pieces->iov_len -= bytes;
+    return true;
+  }
+
+  EventLoop* const loop_;
+  io_uring ring_ = {};
+  UniqueFd event_fd_;
+  BatchListeners listeners_;
+  FileOperation* backlog_ = nullptr;  // started, not yet in the ring; bounded by the callers' own
+  FileOperation* backlog_tail_ = nullptr;
+  unsigned in_kernel_ = 0;    // in the ring or the kernel
+  unsigned unsubmitted_ = 0;  // of these, in the ring and not yet taken by the kernel
+  bool initialised_ = false;
+  bool started_ = false;
+  bool armed_ = true;  // completions write to the eventfd
+  bool reaping_ = false;
+  bool abandoned_ = false;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<AsyncFileIo>> NewUringFileIo(EventLoop* loop) {
+  auto io = std::make_unique<UringFileIo>(loop);
+  if (absl::Status status = io->Init(); !status.ok()) return status;
+  return io;
+}
+
+}  // namespace vmsg::backend

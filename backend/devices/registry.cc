@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// The device types: one row each.
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "backend/devices/blk/blk.h"
+#include "backend/devices/device.h"
+#include "backend/devices/entry_keys.h"
+#include "backend/devices/rng/rng.h"
+
+namespace vmsg::backend {
+namespace {
+
+constexpr DeviceType kTypes[] = {
+    {"blk", kBlkKeys, OpenBlk, CreateBlk},
+    {"rng", kRngKeys, OpenRng, CreateRng},
+};
+
+absl::StatusOr<const DeviceType*> FindType(absl::string_view name) {
+  for (const DeviceType& type : kTypes) {
+    if (type.name == name) return &type;
+  }
+  return RefuseKey("type", name,
+                   absl::StrCat("unknown device type; known are ",
+                                absl::StrJoin(kTypes, ", ", [](std::string* out, const auto& type) {
+                                  absl::StrAppend(out, type.name);
+                                })));
+}
+
+}  // namespace
+
+absl::Span<const DeviceType> DeviceTypes() { return kTypes; }
+
+absl::StatusOr<OpenedDevice> OpenDevice(const DeviceEntry& entry) {
+  absl::StatusOr<const DeviceType*> type = FindType(entry.type);
+  if (!type.ok()) return type.status();
+  for (const auto& [key, value] : entry.keys) {
+    const auto& known = (*type)->keys;
+    if (std::find(known.begin(), known.end(), key) != known.end()) continue;
+    return RefuseKey(key, value,
+                     known.empty()
+                         ? absl::StrCat("unknown key; type ", (*type)->name, " takes none")
+                         : absl::StrCat("unknown key; type ", (*type)->name, " takes ",
+                                        absl::StrJoin(known, ", ")));
+  }
+  absl::StatusOr<OpenedDevice> opened = (*type)->open(entry);
+  if (opened.ok()) {
+    opened->number = entry.number;
+    opened->type = entry.type;
+  }
+  return opened;
+}
+
+absl::StatusOr<std::unique_ptr<Device>> CreateDevice(OpenedDevice opened,
+                                                     const DeviceEnvironment& environment) {
+  absl::StatusOr<const DeviceType*> type = FindType(opened.type);
+  if (!type.ok()) return type.status();
+  return (*type)->create(std::move(opened), environment);
+}
+
+}  // namespace vmsg::backend
