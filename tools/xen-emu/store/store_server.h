@@ -18,25 +18,17 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "tools/xen-emu/store/tree/quotas.h"
 
 namespace vmsg::emu::store {
-
-// What an unprivileged domain (every one but 0) may use. The defaults are those of the C xenstored.
-struct Quotas {
-  size_t nodes = 1000;              // owned by the domain
-  size_t node_bytes = 2048;         // one node: value, permissions and names of its children
-  size_t watches = 128;             // registered by the domain
-  size_t transactions = 10;         // open at once
-  size_t transaction_nodes = 1024;  // touched by one transaction
-  size_t permissions = 5;           // entries of one node
-};
 
 struct Options {
   Quotas quotas;
   // Bytes a connection may leave unread before its requests are no longer read.
   size_t output_pause_bytes = 64 * 1024;
-  // Bytes of watch events a connection may leave unread before it is closed. Events equal to one
-  // that still waits are not queued again, as in xenstored.
+  // Bytes a connection of domain 0 may leave unread before it is closed; for the others see
+  // Quotas::event_bytes. Events equal to one that still waits are not queued again, as in
+  // xenstored.
   size_t output_close_bytes = 8 * 1024 * 1024;
   size_t connections = 4096;
   // Whether INTRODUCE of this domain can succeed; every domain exists when not set.
