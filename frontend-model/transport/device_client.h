@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+// One virtio device as its driver sees it through the transport: information, features,
+// configuration, status and virtqueues (virtio-msg, sections "Device Initialization" and "Device
+// Operation"). What a driver must do in which order is kept here, so that drivers cannot forget it.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "frontend-model/bus/frontend_bus.h"
+#include "frontend-model/memory/guest_memory.h"
+#include "frontend-model/queue/driver_queue.h"
+#include "virtio-msg/messages.h"
+#include "virtio-msg/virtio_ids.h"
+
+namespace vmsg::frontend {
+
+struct DeviceInfo {
+  uint32_t device_id = 0;
+  uint32_t vendor_id = 0;
+  uint32_t num_feature_bits = 0;
+  uint32_t config_size = 0;
+  uint32_t max_virtqueues = 0;
+};
+
+struct QueueInfo {
+  uint32_t max_size = 0;
+  uint32_t cur_size = 0;
+};
+
+// Not thread-safe; the bus and the memory must outlive it. Calls wait on the bus, for at most the
+// call timeout each, and return its error when it failed. After REMOVED every call returns
+// Unavailable.
+class DeviceClient final : public DeviceEvents {
+ public:
+  static constexpr Clock::duration kDefaultCallTimeout = std::chrono::seconds(10);
+  // A configuration that changes on every one of so many reads in a row is not waited for.
+  static constexpr int kMaxConfigRetries = 16;
+  // Caps on what the device says about itself, before anything is allocated from it.
+  static constexpr uint32_t kMaxFeatureBits = 1024;
+  static constexpr uint32_t kMaxConfigSize = 64 * 1024;
+
+  // GET_DEVICE_INFO. NotFound: the number has no device (its answer is all zeros).
+  static absl::StatusOr<std::unique_ptr<DeviceClient>> Probe(
+      FrontendBus& bus, GuestMemory& memory, uint16_t dev_num,
+      Clock::duration timeout = kDefaultCallTimeout);
+  ~DeviceClient() override;
+
+  uint16_t dev_num() const { return dev_num_; }
+  const DeviceInfo& info() const { return info_; }
+  FrontendBus& bus() { return bus_; }
+  GuestMemory& memory() { return memory_; }
+
+  // GET_DEVICE_FEATURES for every block the device has; word i holds bits 32 * i and up.
+  absl::StatusOr<std::vector<uint32_t>> ReadFeatures();
+
+  // Reset, ACKNOWLEDGE, DRIVER, features, FEATURES_OK. Enables what both `wanted` and the device
+  // have; VERSION_1 is always asked for. FailedPrecondition: the device has not VERSION_1, lacks a
+  // bit of `required`, or refused the set; the device is left with FAILED.
+  absl::StatusOr<uint64_t> Negotiate(uint64_t wanted, uint64_t required = 0);
+  uint64_t features() const { return features_; }
+  bool has_feature(uint64_t mask) const { return (features_ & mask) == mask; }
+
+  // All of [offset, offset + out.size()) from one generation, in as many messages as it takes.
+  // OutOfRange: beyond config_size. Aborted: it kept changing.
+  absl::Status ReadConfig(uint32_t offset, std::span<std::byte> out);
+  // One field, at most a message long. Refreshes the generation and tries again when the device
+  // says it is stale; InvalidArgument: the device rejected the value itself.
+  absl::Status WriteConfig(uint32_t offset, std::span<const std::byte> data);
+  uint32_t generation() const { return generation_; }
+
+  absl::StatusOr<QueueInfo> ReadQueueInfo(uint32_t index);
+  // Programs an inactive queue with at most `wanted_size` entries and confirms that it took.
+  absl::StatusOr<DriverQueue*> SetUpQueue(uint32_t index, uint32_t wanted_size,
+                                          uint32_t indirect_entries = 16);
+  // RESET_VQUEUE, confirmed; the queue object is gone then. FailedPrecondition: RING_RESET was not
+  // negotiated.
+  absl::Status ResetQueue(uint32_t index);
+  DriverQueue* queue(uint32_t index) const;
+
+  // DRIVER_OK, checked.
+  absl::Status Start();
+  absl::StatusOr<uint32_t> ReadStatus();
+  // Writes 0, confirmed. Queues are gone then: take what was in flight first (AbandonInFlight).
+  absl::Status Reset();
+
+  // Shows the device what was added to the queue and tells it if it wants to be told.
+  absl::Status Publish(uint32_t index);
+
+  // DEVICE_NEEDS_RESET was seen.
+  bool needs_reset() const { return needs_reset_; }
+  // EVENT_DEVICE 0x8000 was seen: end requests in flight, then Reset().
+  bool removal_requested() const { return removal_requested_; }
+  bool removed() const { return removed_; }
+
+  // Called from the bus's loop, must not wait: after EVENT_CONFIG; after a change of one of the
+  // three above.
+  void set_config_listener(absl::AnyInvocable<void()> listener) {
+    config_listener_ = std::move(listener);
+  }
+  void set_state_listener(absl::AnyInvocable<void()> listener) {
+    state_listener_ = std::move(listener);
+  }
+  uint64_t used_events() const { return used_events_; }
+
+  void OnUsed(uint32_t queue) override;
+  void OnConfig(const wire::EventConfig& event) override;
+  void OnBusState(uint16_t state) override;
+
+ private:
+  DeviceClient(FrontendBus& bus, GuestMemory& memory, uint16_t dev_num, Clock::duration timeout)
+      : bus_(bus), memory_(memory), dev_num_(dev_num), timeout_(timeout) {}
+  template <class Response, class Request>
+  absl::StatusOr<Response> Call(const Request& request);
+  absl::Status SetStatus(uint32_t status, uint32_t must_have);
+  absl::Status WriteFeatures(uint64_t features);
+  absl::Status CheckConfigRange(uint32_t offset, size_t length) const;
+  absl::Status Refuse(absl::Status reason);
+
+  FrontendBus& bus_;
+  GuestMemory& memory_;
+  const uint16_t dev_num_;
+  const Clock::duration timeout_;
+  DeviceInfo info_;
+  uint64_t features_ = 0;
+  uint32_t status_ = 0;  // as last returned
+  uint32_t generation_ = 0;
+  bool needs_reset_ = false;
+  bool removal_requested_ = false;
+  bool removed_ = false;
+  uint64_t used_events_ = 0;
+  std::vector<std::unique_ptr<DriverQueue>> queues_;
+  absl::AnyInvocable<void()> config_listener_;
+  absl::AnyInvocable<void()> state_listener_;
+};
+
+}  // namespace vmsg::frontend
