@@ -6,7 +6,9 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
+extern "C" {
 #include <xenstore.h>
+}
 
 #include <cerrno>
 #include <cstdlib>
@@ -107,12 +109,13 @@ unsigned BitsFromAccess(Access access) {
   return XS_PERM_NONE;
 }
 
-// The operations, inside transaction `t` (XBT_NULL: outside any).
-class Operations {
+// The operations, inside transaction `t` (XBT_NULL: outside any). Base: NodeAccess or Store.
+template <typename Base>
+class Operations : public Base {
  public:
   Operations(xs_handle* handle, xs_transaction_t t) : handle_(handle), t_(t) {}
 
-  absl::StatusOr<std::string> Read(absl::string_view path) {
+  absl::StatusOr<std::string> Read(absl::string_view path) override {
     absl::StatusOr<std::string> name = CheckedPath(path);
     if (!name.ok()) return name.status();
     unsigned length = 0;
@@ -121,7 +124,7 @@ class Operations {
     return std::string(static_cast<const char*>(value.get()), length);
   }
 
-  absl::Status Write(absl::string_view path, absl::string_view value) {
+  absl::Status Write(absl::string_view path, absl::string_view value) override {
     absl::StatusOr<std::string> name = CheckedPath(path);
     if (!name.ok()) return name.status();
     // A larger packet would cost us the connection.
@@ -136,21 +139,21 @@ class Operations {
     return absl::OkStatus();
   }
 
-  absl::Status MakeDirectory(absl::string_view path) {
+  absl::Status MakeDirectory(absl::string_view path) override {
     absl::StatusOr<std::string> name = CheckedPath(path);
     if (!name.ok()) return name.status();
     if (!xs_mkdir(handle_, t_, name->c_str())) return StatusFromErrno(errno, "mkdir", path);
     return absl::OkStatus();
   }
 
-  absl::Status Remove(absl::string_view path) {
+  absl::Status Remove(absl::string_view path) override {
     absl::StatusOr<std::string> name = CheckedPath(path);
     if (!name.ok()) return name.status();
     if (!xs_rm(handle_, t_, name->c_str())) return StatusFromErrno(errno, "remove", path);
     return absl::OkStatus();
   }
 
-  absl::StatusOr<std::vector<std::string>> List(absl::string_view path) {
+  absl::StatusOr<std::vector<std::string>> List(absl::string_view path) override {
     absl::StatusOr<std::string> name = CheckedPath(path);
     if (!name.ok()) return name.status();
     unsigned count = 0;
@@ -159,7 +162,7 @@ class Operations {
     return std::vector<std::string>(entries.get(), entries.get() + count);
   }
 
-  absl::StatusOr<std::vector<Permission>> GetPermissions(absl::string_view path) {
+  absl::StatusOr<std::vector<Permission>> GetPermissions(absl::string_view path) override {
     absl::StatusOr<std::string> name = CheckedPath(path);
     if (!name.ok()) return name.status();
     unsigned count = 0;
@@ -173,7 +176,8 @@ class Operations {
     return permissions;
   }
 
-  absl::Status SetPermissions(absl::string_view path, const std::vector<Permission>& permissions) {
+  absl::Status SetPermissions(absl::string_view path,
+                              const std::vector<Permission>& permissions) override {
     absl::StatusOr<std::string> name = CheckedPath(path);
     if (!name.ok()) return name.status();
     if (permissions.empty()) {
@@ -190,53 +194,18 @@ class Operations {
     return absl::OkStatus();
   }
 
+ protected:
+  xs_handle* const handle_;
+
  private:
-  xs_handle* handle_;
   xs_transaction_t t_;
 };
 
-template <typename Base>
-class OperationsAccess : public Base {
- public:
-  explicit OperationsAccess(Operations operations) : operations_(operations) {}
-  absl::StatusOr<std::string> Read(absl::string_view path) override {
-    return operations_.Read(path);
-  }
-  absl::Status Write(absl::string_view path, absl::string_view value) override {
-    return operations_.Write(path, value);
-  }
-  absl::Status MakeDirectory(absl::string_view path) override {
-    return operations_.MakeDirectory(path);
-  }
-  absl::Status Remove(absl::string_view path) override { return operations_.Remove(path); }
-  absl::StatusOr<std::vector<std::string>> List(absl::string_view path) override {
-    return operations_.List(path);
-  }
-  absl::StatusOr<std::vector<Permission>> GetPermissions(absl::string_view path) override {
-    return operations_.GetPermissions(path);
-  }
-  absl::Status SetPermissions(absl::string_view path,
-                              const std::vector<Permission>& permissions) override {
-    return operations_.SetPermissions(path, permissions);
-  }
-
- private:
-  Operations operations_;
-};
-
-class TransactionAccess final : public OperationsAccess<NodeAccess> {
- public:
-  using OperationsAccess::OperationsAccess;
-};
-
-class LibxenstoreStore final : public OperationsAccess<Store> {
+class LibxenstoreStore final : public Operations<Store> {
  public:
   // Takes over all three. `liveness`: a second connection to xenstored's socket, or -1.
   LibxenstoreStore(xs_handle* handle, int poll_fd, int liveness)
-      : OperationsAccess(Operations(handle, XBT_NULL)),
-        handle_(handle),
-        poll_fd_(poll_fd),
-        liveness_(liveness) {}
+      : Operations(handle, XBT_NULL), poll_fd_(poll_fd), liveness_(liveness) {}
 
   ~LibxenstoreStore() override {
     close(poll_fd_);
@@ -248,7 +217,7 @@ class LibxenstoreStore final : public OperationsAccess<Store> {
     for (int attempt = 0; attempt < kTransactionAttempts; ++attempt) {
       const xs_transaction_t t = xs_transaction_start(handle_);
       if (t == XBT_NULL) return StatusFromErrno(errno, "start", "a transaction");
-      TransactionAccess access(Operations(handle_, t));
+      Operations<NodeAccess> access(handle_, t);
       if (absl::Status status = body(access); !status.ok()) {
         xs_transaction_end(handle_, t, /*abort=*/true);
         return status;
@@ -328,7 +297,6 @@ class LibxenstoreStore final : public OperationsAccess<Store> {
     return got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR));
   }
 
-  xs_handle* handle_;
   int poll_fd_;
   int liveness_;
 };

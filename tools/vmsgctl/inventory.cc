@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/vmsgctl/inventory.h"
+
+#include <algorithm>
+
+#include "absl/status/status.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "xenstore/bus_offer.h"
+#include "xenstore/text_value.h"
+#include "xenstore/toolstack/bus_creation.h"
+
+namespace vmsg::ctl {
+namespace {
+
+using xenstore::BusAddress;
+using xenstore::NodeAccess;
+
+constexpr char kDomains[] = "/local/domain";
+constexpr uint64_t kMaxDomain = 0x7FEF;  // ids above are reserved by Xen
+
+// The children of `path` whose names are numbers up to `max`. A missing path has none.
+absl::StatusOr<std::vector<uint64_t>> NumberedChildren(NodeAccess& nodes, const std::string& path,
+                                                       uint64_t max) {
+  std::vector<uint64_t> numbers;
+  absl::StatusOr<std::vector<std::string>> names = nodes.List(path);
+  if (absl::IsNotFound(names.status())) return numbers;
+  if (!names.ok()) return names.status();
+  for (const std::string& name : *names) {
+    absl::StatusOr<uint64_t> number = xenstore::ParseDecimal(name, "a name", 0, max);
+    if (number.ok()) numbers.push_back(*number);
+  }
+  std::sort(numbers.begin(), numbers.end());
+  return numbers;
+}
+
+// Empty text: the node is not there.
+absl::StatusOr<std::string> ReadOrEmpty(NodeAccess& nodes, const std::string& path) {
+  absl::StatusOr<std::string> value = nodes.Read(path);
+  if (absl::IsNotFound(value.status())) return std::string();
+  return value;
+}
+
+absl::StatusOr<std::optional<xenstore::XenbusState>> ReadState(NodeAccess& nodes,
+                                                               const std::string& directory) {
+  absl::StatusOr<xenstore::XenbusState> state = xenstore::ReadState(nodes, directory);
+  if (state.ok()) return std::optional(*state);
+  if (absl::IsNotFound(state.status())) return std::optional<xenstore::XenbusState>();
+  if (absl::IsInvalidArgument(state.status()))
+    return std::optional(xenstore::XenbusState::kUnknown);
+  return state.status();
+}
+
+}  // namespace
+
+absl::StatusOr<uint16_t> FindDomain(NodeAccess& nodes, const std::string& name_or_id,
+                                    bool may_be_gone) {
+  const bool is_number =
+      !name_or_id.empty() && std::all_of(name_or_id.begin(), name_or_id.end(), [](char c) {
+        return absl::ascii_isdigit(static_cast<unsigned char>(c));
+      });
+  absl::StatusOr<std::vector<uint64_t>> domains = NumberedChildren(nodes, kDomains, kMaxDomain);
+  if (!domains.ok()) return domains.status();
+  if (is_number) {
+    absl::StatusOr<uint64_t> id =
+        xenstore::ParseDecimal(name_or_id, "the domain id", 0, kMaxDomain);
+    if (!id.ok()) return id.status();
+    if (may_be_gone || std::binary_search(domains->begin(), domains->end(), *id)) {
+      return static_cast<uint16_t>(*id);
+    }
+  }
+  std::vector<uint64_t> found;
+  for (const uint64_t id : *domains) {
+    absl::StatusOr<std::string> name = ReadOrEmpty(nodes, absl::StrCat(kDomains, "/", id, "/name"));
+    if (!name.ok()) return name.status();
+    if (*name == name_or_id) found.push_back(id);
+  }
+  if (found.size() == 1) return static_cast<uint16_t>(found[0]);
+  if (found.empty()) {
+    return absl::NotFoundError(
+        absl::StrCat("there is no domain ", xenstore::Quoted(name_or_id), " in the store"));
+  }
+  return absl::FailedPreconditionError(
+      absl::StrCat("the name ", xenstore::Quoted(name_or_id), " fits the domains ",
+                   absl::StrJoin(found, ", "), "; give the id instead"));
+}
+
+std::string DomainLabel(NodeAccess& nodes, uint16_t domain) {
+  absl::StatusOr<std::string> name = nodes.Read(absl::StrCat(kDomains, "/", domain, "/name"));
+  if (!name.ok() || name->empty()) return absl::StrCat("domain ", domain);
+  return *name;
+}
+
+absl::StatusOr<std::vector<BusAddress>> FindBuses(NodeAccess& nodes) {
+  std::vector<BusAddress> buses;
+  absl::StatusOr<std::vector<uint64_t>> backends = NumberedChildren(nodes, kDomains, kMaxDomain);
+  if (!backends.ok()) return backends.status();
+  for (const uint64_t backend : *backends) {
+    const std::string root = absl::StrCat(kDomains, "/", backend, "/backend/", xenstore::kKind);
+    absl::StatusOr<std::vector<uint64_t>> frontends = NumberedChildren(nodes, root, kMaxDomain);
+    if (!frontends.ok()) return frontends.status();
+    for (const uint64_t frontend : *frontends) {
+      absl::StatusOr<std::vector<uint64_t>> ids =
+          NumberedChildren(nodes, absl::StrCat(root, "/", frontend), UINT32_MAX);
+      if (!ids.ok()) return ids.status();
+      for (const uint64_t id : *ids) {
+        buses.push_back({static_cast<uint16_t>(frontend), static_cast<uint16_t>(backend),
+                         static_cast<uint32_t>(id)});
+      }
+    }
+  }
+  std::sort(buses.begin(), buses.end());
+  return buses;
+}
+
+absl::StatusOr<BusFacts> ReadBus(NodeAccess& nodes, const BusAddress& bus) {
+  BusFacts facts;
+  facts.address = bus;
+  const std::string directory = bus.BackendPath();
+  const auto read = [&](const std::string& path, std::string& value) {
+    absl::StatusOr<std::string> text = ReadOrEmpty(nodes, path);
+    if (text.ok()) value = *std::move(text);
+    return text.status();
+  };
+  std::string online;
+  if (absl::Status status =
+          read(absl::StrCat(kDomains, "/", bus.frontend, "/name"), facts.domain_name);
+      !status.ok()) {
+    return status;
+  }
+  if (absl::Status status = read(absl::StrCat(directory, "/", xenstore::kOnline), online);
+      !status.ok()) {
+    return status;
+  }
+  facts.online = online != "0";
+  if (absl::Status status =
+          read(absl::StrCat(directory, "/", xenstore::kHotplugErrorNode), facts.error);
+      !status.ok()) {
+    return status;
+  }
+  absl::StatusOr<std::optional<xenstore::XenbusState>> backend = ReadState(nodes, directory);
+  if (!backend.ok()) return backend.status();
+  facts.backend = *backend;
+  absl::StatusOr<std::optional<xenstore::XenbusState>> frontend =
+      ReadState(nodes, bus.FrontendPath());
+  if (!frontend.ok()) return frontend.status();
+  facts.frontend = *frontend;
+
+  absl::StatusOr<std::vector<uint16_t>> numbers = xenstore::ListDevices(nodes, bus);
+  if (!numbers.ok()) return numbers.status();
+  for (const uint16_t number : *numbers) {
+    absl::StatusOr<DeviceFacts> device = ReadDevice(nodes, bus, number);
+    if (absl::IsNotFound(device.status())) continue;
+    if (!device.ok()) return device.status();
+    facts.devices.push_back(*std::move(device));
+  }
+  return facts;
+}
+
+absl::StatusOr<DeviceFacts> ReadDevice(NodeAccess& nodes, const BusAddress& bus, uint16_t number) {
+  DeviceFacts device;
+  device.number = number;
+  const std::string directory =
+      absl::StrCat(bus.BackendPath(), "/", xenstore::kDevice, "/", number);
+  absl::StatusOr<std::vector<std::string>> names = nodes.List(directory);
+  if (!names.ok()) return names.status();
+  bool online = true;
+  for (const std::string& name : *names) {
+    absl::StatusOr<std::string> value = nodes.Read(absl::StrCat(directory, "/", name));
+    if (absl::IsNotFound(value.status())) continue;
+    if (!value.ok()) return value.status();
+    if (name == xenstore::kType) {
+      device.type = *value;
+    } else if (name == xenstore::kHotplugStatus) {
+      device.status = *value;
+    } else if (name == xenstore::kHotplugError) {
+      device.error = *value;
+    } else if (name == xenstore::kDeviceOnline) {
+      online = *value != "0";
+    } else if (name != xenstore::kDeviceForce) {
+      device.parameters.emplace(name, *std::move(value));
+    }
+  }
+  if (device.type.empty()) {
+    return absl::NotFoundError(absl::StrCat(directory, " holds no device entry"));
+  }
+  if (!online) {
+    device.status = "removing";
+  } else if (device.status.empty()) {
+    device.status = "waiting";
+  }
+  return device;
+}
+
+}  // namespace vmsg::ctl

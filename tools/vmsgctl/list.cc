@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <array>
+#include <iomanip>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "tools/vmsgctl/commands.h"
+#include "tools/vmsgctl/inventory.h"
+
+namespace vmsg::ctl {
+namespace {
+
+using xenstore::XenbusState;
+constexpr size_t kColumns = 7;
+using Row = std::array<std::string, kColumns>;
+
+std::string StateWord(const std::optional<XenbusState>& state) {
+  return state.has_value() ? std::string(xenstore::StateName(*state)) : "gone";
+}
+
+std::string StatusWords(const std::string& status, const std::string& error) {
+  return error.empty() || status != "error" ? status : absl::StrCat("error: ", error);
+}
+
+std::vector<Row> TableRows(const std::vector<BusFacts>& buses) {
+  std::vector<Row> rows;
+  for (const BusFacts& bus : buses) {
+    const xenstore::BusAddress& address = bus.address;
+    const std::string domain = bus.domain_name.empty()
+                                   ? absl::StrCat(address.frontend)
+                                   : absl::StrCat(bus.domain_name, " (", address.frontend, ")");
+    const std::string id = address.backend == 0
+                               ? absl::StrCat(address.id)
+                               : absl::StrCat(address.id, " at domain ", address.backend);
+    const std::string state = absl::StrCat(StateWord(bus.frontend), " / ", StateWord(bus.backend),
+                                           bus.online ? "" : ", removing");
+    if (bus.devices.empty() || !bus.error.empty()) {
+      rows.push_back({domain, id, state, "-", "-",
+                      bus.error.empty() ? "no devices" : absl::StrCat("error: ", bus.error), ""});
+    }
+    for (const DeviceFacts& device : bus.devices) {
+      rows.push_back({domain, id, state, absl::StrCat(device.number), device.type,
+                      StatusWords(device.status, device.error),
+                      absl::StrJoin(device.parameters, ",", absl::PairFormatter("="))});
+    }
+  }
+  return rows;
+}
+
+void PrintTable(const std::vector<BusFacts>& buses, std::ostream& out) {
+  std::vector<Row> rows = {
+      {"DOMAIN", "BUS", "STATE (FRONT / BACK)", "DEV", "TYPE", "STATUS", "PARAMETERS"}};
+  const std::vector<Row> body = TableRows(buses);
+  rows.insert(rows.end(), body.begin(), body.end());
+  std::array<size_t, kColumns> widths{};
+  for (Row& row : rows) {
+    for (size_t i = 0; i < kColumns; ++i) {
+      // Whatever stands in the store, a terminal gets no control bytes from us.
+      row[i] = absl::Utf8SafeCEscape(row[i]);
+      widths[i] = std::max(widths[i], row[i].size());
+    }
+  }
+  for (const Row& row : rows) {
+    for (size_t i = 0; i + 1 < kColumns; ++i) {
+      out << std::left << std::setw(static_cast<int>(widths[i])) << row[i] << "  ";
+    }
+    out << row[kColumns - 1] << "\n";
+  }
+}
+
+nlohmann::ordered_json Json(const BusFacts& bus) {
+  nlohmann::ordered_json devices = nlohmann::ordered_json::array();
+  for (const DeviceFacts& device : bus.devices) {
+    nlohmann::ordered_json parameters = nlohmann::ordered_json::object();
+    for (const auto& [key, value] : device.parameters) parameters[key] = value;
+    nlohmann::ordered_json item = {
+        {"number", device.number}, {"type", device.type}, {"status", device.status}};
+    if (!device.error.empty()) item["error"] = device.error;
+    item["parameters"] = std::move(parameters);
+    devices.push_back(std::move(item));
+  }
+  nlohmann::ordered_json item = {{"domain", bus.address.frontend},
+                                 {"name", bus.domain_name},
+                                 {"backend", bus.address.backend},
+                                 {"bus", bus.address.id},
+                                 {"frontend_state", StateWord(bus.frontend)},
+                                 {"backend_state", StateWord(bus.backend)},
+                                 {"online", bus.online}};
+  if (!bus.error.empty()) item["error"] = bus.error;
+  item["devices"] = std::move(devices);
+  return item;
+}
+
+}  // namespace
+
+int List(const Arguments& arguments, xenstore::Store& store, Console console) {
+  std::vector<BusFacts> buses;
+  absl::StatusOr<std::vector<xenstore::BusAddress>> addresses = FindBuses(store);
+  if (!addresses.ok()) {
+    console.err << "vmsgctl: " << addresses.status().message() << "\n";
+    return kExitRefused;
+  }
+  for (const xenstore::BusAddress& address : *addresses) {
+    absl::StatusOr<BusFacts> bus = ReadBus(store, address);
+    if (!bus.ok()) {
+      console.err << "vmsgctl: " << bus.status().message() << "\n";
+      return kExitRefused;
+    }
+    // Gone since it was found.
+    if (!bus->backend.has_value()) continue;
+    buses.push_back(*std::move(bus));
+  }
+  if (!arguments.json) {
+    PrintTable(buses, console.out);
+    return kExitDone;
+  }
+  nlohmann::ordered_json all = nlohmann::ordered_json::array();
+  for (const BusFacts& bus : buses) all.push_back(Json(bus));
+  // Values are bytes and may be no UTF-8.
+  console.out << all.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) << "\n";
+  return kExitDone;
+}
+
+}  // namespace vmsg::ctl

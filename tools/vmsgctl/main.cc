@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// vmsgctl: the administrator's tool.
+#include <iostream>
+#include <memory>
+
+#include "grants/platform.h"
+#include "tools/vmsgctl/arguments.h"
+#include "tools/vmsgctl/commands.h"
+#include "xenstore/store.h"
+
+namespace vmsg::ctl {
+namespace {
+
+int Main(const std::vector<std::string>& words) {
+  absl::StatusOr<Arguments> arguments = ParseArguments(words);
+  if (!arguments.ok()) {
+    std::cerr << "vmsgctl: " << arguments.status().message() << "\nvmsgctl --help says more.\n";
+    return kExitUsage;
+  }
+  if (arguments->command == Command::kHelp) {
+    std::cout << kHelpText;
+    return kExitDone;
+  }
+  absl::StatusOr<std::unique_ptr<grants::Platform>> platform = grants::OpenPlatform(arguments->xen);
+  if (!platform.ok()) {
+    std::cerr << "vmsgctl: " << platform.status().message() << "\n";
+    return absl::IsInvalidArgument(platform.status()) ? kExitUsage : kExitRefused;
+  }
+  absl::StatusOr<std::unique_ptr<xenstore::Store>> store =
+      xenstore::OpenStore((*platform)->store_socket());
+  if (!store.ok()) {
+    std::cerr << "vmsgctl: " << store.status().message() << "\n";
+    return kExitRefused;
+  }
+  const Console console{std::cout, std::cerr};
+  switch (arguments->command) {
+    case Command::kList:
+      return List(*arguments, **store, console);
+    case Command::kAttach:
+      return Attach(*arguments, **store, console);
+    case Command::kDetach:
+      return Detach(*arguments, **store, console);
+    case Command::kHelp:
+      break;
+  }
+  return kExitUsage;
+}
+
+}  // namespace
+}  // namespace vmsg::ctl
+
+int main(int argc, char** argv) {
+  return vmsg::ctl::Main(std::vector<std::string>(argv + 1, argv + argc));
+}
