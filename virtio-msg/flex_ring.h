@@ -46,13 +46,14 @@ inline constexpr uint32_t kMaxRingOrder = 9;  // 2 MiB; XEN_FLEX_RING's ref[] wo
 // never wraps.
 constexpr size_t PaddedRecordSize(size_t message_size) { return (message_size + 7) & ~size_t{7}; }
 
-// Private cursors; the shared words are only ever written from them, and start at 0. Not
-// thread-safe.
+// Private cursors; the shared words are only ever written from them. A new ring's cursors are 0;
+// `start` is where both are when an empty ring is taken over. Not thread-safe.
 class RingProducer {
  public:
   // `data`: this direction's half, a power of two of bytes, aligned to 8 (any other is
   // InvalidArgument at the first use). suppression: feature-ring-event-idx was negotiated.
-  RingProducer(RingDirection* shared, std::span<std::byte> data, bool suppression);
+  RingProducer(RingDirection* shared, std::span<std::byte> data, bool suppression,
+               uint32_t start = 0);
 
   // Bytes that a record may use now, padding included. Reads the peer's cons; DataLoss when it is
   // not between our last view and prod or not a multiple of 8 (the ring is broken, for good).
@@ -84,7 +85,7 @@ class RingProducer {
 class RingConsumer {
  public:
   RingConsumer(RingDirection* shared, std::span<const std::byte> data, bool suppression,
-               size_t max_message_size);
+               size_t max_message_size, uint32_t start = 0);
 
   // Copies the next record to `record` (at least max_message_size bytes) once and returns its size
   // without padding; nullopt when the ring is empty. DataLoss, for good: prod went back, jumped

@@ -60,7 +60,7 @@ std::string Describe(const Profile& profile, std::span<const std::byte> record,
   const MessageSpec& spec = *message->spec;
   if (from && !MaySend(*message, *from)) {
     return Malformed(absl::InvalidArgumentError(absl::StrCat(
-                         "the ", *from == Sender::kDriver ? "driver" : "device", " may not send a ",
+                         "the ", *from == Sender::kDriver ? "driver" : "device", " may not send ",
                          spec.name, message->response ? " response" : "")),
                      record);
   }

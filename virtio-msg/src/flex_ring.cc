@@ -49,8 +49,15 @@ absl::Status CheckShape(std::span<const std::byte> data) {
 
 }  // namespace
 
-RingProducer::RingProducer(RingDirection* shared, std::span<std::byte> data, bool suppression)
-    : shared_(shared), data_(data), suppression_(suppression), broken_(CheckShape(data)) {}
+RingProducer::RingProducer(RingDirection* shared, std::span<std::byte> data, bool suppression,
+                           uint32_t start)
+    : shared_(shared),
+      data_(data),
+      suppression_(suppression),
+      prod_(start),
+      published_(start),
+      cons_(start),
+      broken_(CheckShape(data)) {}
 
 absl::StatusOr<size_t> RingProducer::Free() {
   if (!broken_.ok()) return broken_;
@@ -111,11 +118,14 @@ void RingProducer::WantSpace(bool want) {
 }
 
 RingConsumer::RingConsumer(RingDirection* shared, std::span<const std::byte> data, bool suppression,
-                           size_t max_message_size)
+                           size_t max_message_size, uint32_t start)
     : shared_(shared),
       data_(data),
       suppression_(suppression),
       max_message_size_(max_message_size),
+      cons_(start),
+      released_(start),
+      prod_(start),
       broken_(CheckShape(data)) {}
 
 absl::Status RingConsumer::LookAtProd() {
