@@ -53,7 +53,7 @@ bool IsAtOrBelow(absl::string_view path, absl::string_view ancestor) {
 }
 
 std::string DomainPath(uint32_t domain) {
-  return absl::StrCat("/local/domain/", static_cast<int32_t>(domain));
+  return absl::StrCat("/local/domain/", domain);
 }
 
 }  // namespace vmsg::emu::store
