@@ -179,6 +179,8 @@ SplitQueue* DeviceTransport::queue(uint32_t index) {
 
 void DeviceTransport::Completed(uint32_t index) {
   ++completions_;
+  // A part of the window that was withdrawn may have waited for this chain.
+  if (window_.has_drained()) events_.WantTurn();
   if (index >= queues_.size() || queues_[index].state != QueueState::kActive) return;
   if (queues_[index].ring->Publish()) events_.WantEventUsed(index);
 }
