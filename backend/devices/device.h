@@ -76,7 +76,9 @@ class Device {
   // call again when the driver makes more available. A device that waits for something of its own
   // (a terminal that does not read) also says false, leaves chains in the queue and takes them
   // itself later, so HasAvailable() after false is no reason to call again at once. Whether the
-  // driver's kicks are on meanwhile (DisableKicks, EnableKicks) is the transport's business.
+  // driver's kicks are on (DisableKicks, EnableKicks) is the transport's business; only a device
+  // that took chains outside OnQueue calls EnableKicks afterwards, because what the transport armed
+  // is behind the queue's position then. Completed is called only when chains were returned.
   virtual bool OnQueue(uint32_t queue, uint32_t budget) = 0;
   // The queue takes no more chains. Return those in flight when their I/O ends (drop what can be
   // dropped at once); the transport waits for it.

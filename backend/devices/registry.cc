@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "backend/devices/blk/blk.h"
+#include "backend/devices/console/console.h"
 #include "backend/devices/device.h"
 #include "backend/devices/entry_keys.h"
 #include "backend/devices/rng/rng.h"
@@ -14,6 +15,7 @@ namespace {
 
 constexpr DeviceType kTypes[] = {
     {"blk", kBlkKeys, OpenBlk, CreateBlk},
+    {"console", kConsoleKeys, OpenConsole, CreateConsole},
     {"rng", kRngKeys, OpenRng, CreateRng},
 };
 

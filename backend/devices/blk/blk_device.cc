@@ -92,6 +92,7 @@ bool BlkDevice::OnQueue(uint32_t queue, uint32_t budget) {
   if (host_ == nullptr) return false;
   SplitQueue* const split_queue = host_->queue(queue);
   if (split_queue == nullptr) return false;
+  const uint64_t broken = split_queue->broken_chains();
   absl::Status failure;
   uint32_t taken = 0;
   for (; taken < budget; ++taken) {
@@ -103,11 +104,14 @@ bool BlkDevice::OnQueue(uint32_t queue, uint32_t budget) {
     if (!chain->has_value()) break;
     Execute(queue, split_queue, *std::move(*chain));
   }
-  // One submission and, for what ended at once (broken chains too), one publication.
   if (taken > 0) io_->Submit();
   const bool more = failure.ok() && split_queue->HasAvailable();
-  dirty_queues_ &= ~(1u << queue);
-  host_->Completed(queue);
+  // What ended at once, broken chains too.
+  const uint32_t bit = 1u << queue;
+  if ((dirty_queues_ & bit) != 0 || split_queue->broken_chains() != broken) {
+    dirty_queues_ &= ~bit;
+    host_->Completed(queue);
+  }
   if (!failure.ok() && host_ != nullptr) host_->NeedsReset(failure);
   return more;
 }

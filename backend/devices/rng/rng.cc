@@ -37,6 +37,8 @@ class RngDevice final : public Device {
     if (host_ == nullptr || held_.has_value()) return false;
     SplitQueue* const split_queue = host_->queue(queue);
     if (split_queue == nullptr) return false;
+    const uint64_t broken = split_queue->broken_chains();
+    returned_ = false;
     absl::Status failure;
     for (uint32_t taken = 0; taken < budget && !held_.has_value(); ++taken) {
       absl::StatusOr<std::optional<DescriptorChain>> chain = split_queue->Pop();
@@ -48,7 +50,7 @@ class RngDevice final : public Device {
       Serve(split_queue, *std::move(*chain));
     }
     const bool more = failure.ok() && !held_.has_value() && split_queue->HasAvailable();
-    host_->Completed(queue);
+    if (returned_ || split_queue->broken_chains() != broken) host_->Completed(queue);
     if (!failure.ok() && host_ != nullptr) host_->NeedsReset(failure);
     return more;
   }
@@ -84,6 +86,7 @@ class RngDevice final : public Device {
       retry_ = loop_->RunAfter(kRetry, [this] { Retry(); });
       return;
     }
+    returned_ = true;
     split_queue->Return(std::move(chain), static_cast<uint32_t>(filled));
   }
 
@@ -99,7 +102,10 @@ class RngDevice final : public Device {
   // What arrived while a request was held was left in the queue.
   void Continue() {
     retry_.reset();
-    if (!OnQueue(0, kRngMaxQueueSize)) return;
+    const bool more = OnQueue(0, kRngMaxQueueSize);
+    if (host_ == nullptr || held_.has_value()) return;
+    SplitQueue* const split_queue = host_->queue(0);
+    if (split_queue == nullptr || (!more && !split_queue->EnableKicks())) return;
     retry_ = loop_->RunAfter(absl::ZeroDuration(), [this] { Continue(); });
   }
 
@@ -113,6 +119,7 @@ class RngDevice final : public Device {
   DeviceHost* host_ = nullptr;
   std::optional<DescriptorChain> held_;
   SplitQueue* held_queue_ = nullptr;
+  bool returned_ = false;  // something, in this turn
   std::optional<EventLoop::TimerId> retry_;
 };
 

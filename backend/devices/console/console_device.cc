@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "backend/devices/console/console_device.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "backend/virtqueue/guest_bytes.h"
+
+namespace vmsg::backend {
+namespace {
+
+// Given to a terminal in one call, so that a fast reader does not keep the thread for long.
+constexpr uint64_t kBytesPerWrite = 64 * 1024;
+constexpr int kWritesPerTurn = 16;
+constexpr uint32_t kOwnBudget = 32;
+
+}  // namespace
+
+ConsoleDevice::ConsoleDevice(std::unique_ptr<Terminal> terminal, EventLoop* loop)
+    : terminal_(std::move(terminal)), loop_(loop) {
+  identity_.device_id = wire::kDeviceIdConsole;
+  identity_.features = wire::kConsoleFeatureSize;
+  identity_.config_size = sizeof config_;
+  identity_.max_queue_sizes = {kConsoleMaxQueueSize, kConsoleMaxQueueSize};
+  config_.cols = terminal_->window_size().cols;
+  config_.rows = terminal_->window_size().rows;
+}
+
+ConsoleDevice::~ConsoleDevice() {
+  terminal_->Stop();
+  for (Direction& direction : directions_) CancelAgain(direction);
+}
+
+void ConsoleDevice::ReadConfig(uint32_t offset, std::span<std::byte> out) const {
+  if (offset > sizeof config_ || out.size() > sizeof config_ - offset) return;
+  std::memcpy(out.data(), reinterpret_cast<const std::byte*>(&config_) + offset, out.size());
+}
+
+absl::Status ConsoleDevice::WriteConfig(uint32_t, std::span<const std::byte>) {
+  return absl::InvalidArgumentError("a console's configuration cannot be written");
+}
+
+void ConsoleDevice::OnStart(DeviceHost& host, uint64_t) {
+  host_ = &host;
+  terminal_->Start(this);
+}
+
+void ConsoleDevice::OnReset() {
+  terminal_->Stop();
+  host_ = nullptr;
+}
+
+bool ConsoleDevice::OnQueue(uint32_t queue, uint32_t budget) {
+  return Pump(queue, budget) == Pumped::kMore;
+}
+
+ConsoleDevice::Pumped ConsoleDevice::Pump(uint32_t queue, uint32_t budget) {
+  SplitQueue* const split_queue = host_ == nullptr ? nullptr : host_->queue(queue);
+  if (split_queue == nullptr || split_queue->stopped()) return Pumped::kEmpty;
+  Direction& direction = directions_[queue];
+  const bool input = queue == wire::kConsoleReceiveQueue;
+  const uint64_t broken = split_queue->broken_chains();
+  direction.returned = false;
+  Pumped outcome = Pumped::kMore;
+  absl::Status failure;
+  for (uint32_t taken = 0; taken < budget; ++taken) {
+    if (!direction.held.has_value()) {
+      absl::StatusOr<std::optional<DescriptorChain>> chain = split_queue->Pop();
+      if (!chain.ok()) {
+        failure = chain.status();
+        outcome = Pumped::kFailed;
+        break;
+      }
+      if (!chain->has_value()) {
+        outcome = split_queue->HasAvailable() ? Pumped::kMore : Pumped::kEmpty;
+        break;
+      }
+      direction.held = *std::move(chain);
+      direction.done = 0;
+    }
+    if (!(input ? Receive(split_queue) : Transmit(split_queue))) {
+      outcome = Pumped::kBlocked;
+      break;
+    }
+  }
+  // Without buffers the input waits where it is.
+  if (input) terminal_->WantInput(outcome == Pumped::kBlocked || outcome == Pumped::kMore);
+  if (direction.returned || split_queue->broken_chains() != broken) host_->Completed(queue);
+  if (!failure.ok() && host_ != nullptr) host_->NeedsReset(failure);
+  return outcome;
+}
+
+void ConsoleDevice::Return(Direction& direction, SplitQueue* split_queue, uint64_t written) {
+  DescriptorChain chain = *std::exchange(direction.held, std::nullopt);
+  direction.returned = true;
+  split_queue->Return(std::move(chain), static_cast<uint32_t>(written));
+}
+
+bool ConsoleDevice::Receive(SplitQueue* split_queue) {
+  Direction& direction = directions_[wire::kConsoleReceiveQueue];
+  ssize_t got = 0;
+  if (direction.held->writable_bytes > 0) {
+    got = terminal_->attached() ? terminal_->Read(direction.held->writable) : 0;
+    if (got <= 0) return false;
+  }
+  Return(direction, split_queue, got);
+  return true;
+}
+
+bool ConsoleDevice::Transmit(SplitQueue* split_queue) {
+  Direction& direction = directions_[wire::kConsoleTransmitQueue];
+  const uint64_t total = direction.held->readable_bytes;
+  grants::IoVector pieces;
+  for (int writes = 0; direction.done < total; ++writes) {
+    if (writes == kWritesPerTurn) {
+      PumpSoon(wire::kConsoleTransmitQueue);
+      return false;
+    }
+    SlicePieces(direction.held->readable, direction.done,
+                std::min(total - direction.done, kBytesPerWrite), &pieces);
+    const ssize_t written = terminal_->attached() ? terminal_->Write(pieces) : -1;
+    if (written == 0) return false;
+    if (written < 0) {
+      dropped_bytes_ += total - direction.done;
+      break;
+    }
+    direction.done += written;
+  }
+  Return(direction, split_queue, 0);
+  return true;
+}
+
+void ConsoleDevice::PumpOnOurOwn(uint32_t queue) {
+  Direction& direction = directions_[queue];
+  CancelAgain(direction);
+  const Pumped outcome = Pump(queue, kOwnBudget);
+  if (outcome == Pumped::kBlocked || outcome == Pumped::kFailed || host_ == nullptr) return;
+  SplitQueue* const split_queue = host_->queue(queue);
+  if (split_queue == nullptr) return;
+  if (outcome == Pumped::kEmpty && !split_queue->EnableKicks()) return;
+  PumpSoon(queue);
+}
+
+void ConsoleDevice::PumpSoon(uint32_t queue) {
+  Direction& direction = directions_[queue];
+  CancelAgain(direction);
+  direction.again = loop_->RunAfter(absl::ZeroDuration(), [this, queue] {
+    directions_[queue].again.reset();
+    PumpOnOurOwn(queue);
+  });
+}
+
+void ConsoleDevice::CancelAgain(Direction& direction) {
+  if (direction.again.has_value()) loop_->Cancel(*std::exchange(direction.again, std::nullopt));
+}
+
+void ConsoleDevice::OnQueueStopping(uint32_t queue) {
+  Direction& direction = directions_[queue];
+  CancelAgain(direction);
+  if (queue == wire::kConsoleReceiveQueue) terminal_->WantInput(false);
+  SplitQueue* const split_queue = host_ == nullptr ? nullptr : host_->queue(queue);
+  if (direction.held.has_value() && split_queue != nullptr) Return(direction, split_queue, 0);
+}
+
+void ConsoleDevice::OnAttached(bool attached) {
+  if (attached) {
+    PumpOnOurOwn(wire::kConsoleReceiveQueue);
+  } else {
+    // What was held for the one who left is dropped.
+    PumpOnOurOwn(wire::kConsoleTransmitQueue);
+  }
+}
+
+void ConsoleDevice::OnInput() { PumpOnOurOwn(wire::kConsoleReceiveQueue); }
+
+void ConsoleDevice::OnRoom() { PumpOnOurOwn(wire::kConsoleTransmitQueue); }
+
+void ConsoleDevice::OnWindowSize(WindowSize size) {
+  const auto change = [this, size] {
+    config_.cols = size.cols;
+    config_.rows = size.rows;
+  };
+  if (host_ == nullptr) {
+    change();
+    return;
+  }
+  host_->ChangeConfig(offsetof(wire::ConsoleConfig, cols), 2 * sizeof(uint16_t), change);
+}
+
+}  // namespace vmsg::backend

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+// A terminal on a listening Unix stream socket: the bytes of one client at a time, nothing else in
+// the stream, so that socat or nc will do. Others wait in the listener's backlog until it leaves.
+// The window size comes as a datagram "COLS ROWS" to a second socket.
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <utility>
+#include <vector>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "backend/devices/console/fd_stream.h"
+#include "backend/devices/console/terminal.h"
+#include "backend/devices/entry_keys.h"
+
+namespace vmsg::backend {
+namespace {
+
+class SocketTerminal final : public Terminal {
+ public:
+  SocketTerminal(UniqueFd listener, UniqueFd size_socket, UniqueFd directory, std::string name,
+                 EventLoop* loop)
+      : loop_(loop),
+        listening_(std::move(listener)),
+        size_socket_(std::move(size_socket)),
+        directory_(std::move(directory)),
+        name_(std::move(name)),
+        stream_(loop, [this](uint32_t events) { OnClient(events); }) {}
+
+  ~SocketTerminal() override {
+    Stop();
+    unlinkat(directory_.get(), name_.c_str(), 0);
+    unlinkat(directory_.get(), absl::StrCat(name_, ".size").c_str(), 0);
+  }
+
+  WindowSize window_size() const override { return size_; }
+  bool attached() const override { return stream_.is_open(); }
+
+  void Start(TerminalListener* listener) override {
+    listener_ = listener;
+    (void)loop_->Watch(size_socket_.get(), EPOLLIN, [this](uint32_t) { OnSize(); });
+    AwaitClient();
+  }
+
+  void Stop() override {
+    if (listener_ == nullptr) return;
+    listener_ = nullptr;
+    loop_->Unwatch(size_socket_.get());
+    if (client_) {
+      stream_.Close();
+      client_ = UniqueFd();
+    } else {
+      loop_->Unwatch(listening_.get());
+    }
+  }
+
+  ssize_t Write(absl::Span<const iovec> pieces) override {
+    return attached() ? stream_.Write(pieces) : -1;
+  }
+  ssize_t Read(absl::Span<const iovec> pieces) override {
+    return attached() ? stream_.Read(pieces) : -1;
+  }
+  void WantInput(bool wanted) override { stream_.WantInput(wanted); }
+
+ private:
+  void AwaitClient() {
+    (void)loop_->Watch(listening_.get(), EPOLLIN, [this](uint32_t) {
+      UniqueFd client(accept4(listening_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+      if (!client) return;
+      loop_->Unwatch(listening_.get());
+      client_ = std::move(client);
+      stream_.Open(client_.get(), /*is_socket=*/true);
+      listener_->OnAttached(true);
+    });
+  }
+
+  void OnClient(uint32_t events) {
+    if (listener_ == nullptr) return;
+    if ((events & EPOLLIN) != 0) {
+      listener_->OnInput();
+    } else if ((events & (EPOLLHUP | EPOLLERR)) != 0) {
+      Detach();
+      return;
+    }
+    if (listener_ != nullptr && client_ && (events & EPOLLOUT) != 0) listener_->OnRoom();
+  }
+
+  void OnSize() {
+    char text[32];
+    const ssize_t length = recv(size_socket_.get(), text, sizeof text, MSG_DONTWAIT);
+    if (length <= 0) return;
+    const std::vector<std::string> words =
+        absl::StrSplit(absl::StripAsciiWhitespace(absl::string_view(text, length)), ' ');
+    uint32_t cols = 0;
+    uint32_t rows = 0;
+    if (words.size() != 2 || !absl::SimpleAtoi(words[0], &cols) ||
+        !absl::SimpleAtoi(words[1], &rows) || cols == 0 || rows == 0 || cols > UINT16_MAX ||
+        rows > UINT16_MAX) {
+      return;
+    }
+    const WindowSize now{static_cast<uint16_t>(cols), static_cast<uint16_t>(rows)};
+    if (now == size_) return;
+    size_ = now;
+    listener_->OnWindowSize(now);
+  }
+
+  void Detach() {
+    stream_.Close();
+    client_ = UniqueFd();
+    listener_->OnAttached(false);
+    if (listener_ != nullptr) AwaitClient();
+  }
+
+  EventLoop* const loop_;
+  const UniqueFd listening_;
+  const UniqueFd size_socket_;
+  const UniqueFd directory_;
+  const std::string name_;
+  UniqueFd client_;
+  FdStream stream_;  // open while attached
+  TerminalListener* listener_ = nullptr;
+  WindowSize size_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Terminal>> NewSocketTerminal(OpenedDevice opened, EventLoop* loop) {
+  absl::StatusOr<std::string> name = Option(opened, "name");
+  if (!name.ok()) return name.status();
+  if (opened.fds.size() != 3) {
+    return absl::InternalError(absl::StrCat("console ", opened.number, " was opened with ",
+                                            opened.fds.size(), " descriptors instead of 3"));
+  }
+  return std::make_unique<SocketTerminal>(std::move(opened.fds[0]), std::move(opened.fds[1]),
+                                          std::move(opened.fds[2]), *std::move(name), loop);
+}
+
+}  // namespace vmsg::backend
