@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+// Discovery of device entries.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/xenstore/memory_store.h"
+#include "tests/xenstore/recording_listener.h"
+#include "xenstore/bus_offer.h"
+#include "xenstore/discovery.h"
+#include "xenstore/toolstack/bus_creation.h"
+
+namespace vmsg::xenstore {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+constexpr BusAddress kBus{5, 0, 2};
+
+class DiscoveryDevicesTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    tree_.CreateDomain(5, "g1");
+    absl::StatusOr<std::unique_ptr<BusDiscovery>> discovery =
+        BusDiscovery::Start(store_.get(), &listener_, 0);
+    ASSERT_TRUE(discovery.ok()) << discovery.status();
+    discovery_ = *std::move(discovery);
+    ASSERT_TRUE(AddDevices(*toolstack_, kBus, {}).ok());
+    Settle();
+  }
+  std::vector<std::string> Settle() {
+    while (true) {
+      absl::StatusOr<bool> more = discovery_->Process();
+      EXPECT_TRUE(more.ok()) << more.status();
+      if (!more.ok() || !*more) return listener_.Take();
+    }
+  }
+  void Add(uint16_t number, const std::string& path = "/a") {
+    ASSERT_TRUE(AddDevices(*toolstack_, kBus, {{number, "blk", {{"path", path}}}}).ok());
+  }
+  std::string Device(const std::string& rest) { return kBus.BackendPath() + "/device/" + rest; }
+
+  MemoryTree tree_;
+  std::unique_ptr<MemoryStore> store_ = tree_.Connect(0);
+  std::unique_ptr<MemoryStore> toolstack_ = tree_.Connect(0);
+  RecordingListener listener_;
+  std::unique_ptr<BusDiscovery> discovery_;
+};
+
+TEST_F(DiscoveryDevicesTest, EntryOfANewBusComesWithIt) {
+  ASSERT_TRUE(AddDevices(*toolstack_, {5, 0, 9}, {{3, "rng", {}}}).ok());
+  EXPECT_THAT(Settle(), ElementsAre("appeared 5/9 front 1 ours 1", "device 5/9 3 rng{}"));
+}
+
+TEST_F(DiscoveryDevicesTest, EntryAddedLaterIsReportedWithItsKeys) {
+  Add(7);
+  EXPECT_THAT(Settle(), ElementsAre("device 5/2 7 blk{path=/a}"));
+}
+
+TEST_F(DiscoveryDevicesTest, EntryWithoutTypeIsNotOneYet) {
+  tree_.Set(Device("7/path"), "/a");
+  EXPECT_THAT(Settle(), IsEmpty());
+  tree_.Set(Device("7/type"), "blk");
+  EXPECT_THAT(Settle(), ElementsAre("device 5/2 7 blk{path=/a}"));
+}
+
+TEST_F(DiscoveryDevicesTest, OurOwnAnswerIsNoChange) {
+  Add(7);
+  Settle();
+  ASSERT_TRUE(ReportDevice(*store_, kBus, "7", absl::OkStatus()).ok());
+  EXPECT_THAT(Settle(), IsEmpty());
+}
+
+TEST_F(DiscoveryDevicesTest, RemovalIsReportedOnceAndForceAfterwards) {
+  Add(7);
+  Settle();
+  ASSERT_TRUE(RequestDeviceRemoval(*toolstack_, kBus, 7, false).ok());
+  EXPECT_THAT(Settle(), ElementsAre("remove 5/2 7"));
+  ASSERT_TRUE(RequestDeviceRemoval(*toolstack_, kBus, 7, false).ok());
+  EXPECT_THAT(Settle(), IsEmpty());
+  ASSERT_TRUE(RequestDeviceRemoval(*toolstack_, kBus, 7, true).ok());
+  EXPECT_THAT(Settle(), ElementsAre("remove 5/2 7 force"));
+  ASSERT_TRUE(RequestDeviceRemoval(*toolstack_, kBus, 7, true).ok());
+  EXPECT_THAT(Settle(), IsEmpty());
+  ASSERT_TRUE(RemoveDevice(*store_, kBus, 7).ok());
+  EXPECT_THAT(Settle(), ElementsAre("device vanished 5/2 7"));
+}
+
+TEST_F(DiscoveryDevicesTest, ForcedAtOnceIsOneReport) {
+  Add(7);
+  Settle();
+  ASSERT_TRUE(RequestDeviceRemoval(*toolstack_, kBus, 7, true).ok());
+  EXPECT_THAT(Settle(), ElementsAre("remove 5/2 7 force"));
+}
+
+TEST_F(DiscoveryDevicesTest, WholeDeviceDirectoryRemoved) {
+  Add(7);
+  Add(8);
+  Settle();
+  tree_.Erase(kBus.BackendPath() + "/device");
+  EXPECT_THAT(Settle(), ElementsAre("device vanished 5/2 7", "device vanished 5/2 8"));
+}
+
+TEST_F(DiscoveryDevicesTest, VanishedBusDoesNotReportItsDevices) {
+  Add(7);
+  Settle();
+  tree_.Erase(kBus.BackendPath());
+  EXPECT_THAT(Settle(), ElementsAre("vanished 5/2"));
+}
+
+TEST_F(DiscoveryDevicesTest, RemovedAndAttachedAgainBeforeWeLookedIsANewEntry) {
+  Add(7);
+  Settle();
+  ASSERT_TRUE(RequestDeviceRemoval(*toolstack_, kBus, 7, false).ok());
+  Settle();
+  ASSERT_TRUE(RemoveDevice(*store_, kBus, 7).ok());
+  Add(7, "/b");
+  EXPECT_THAT(Settle(), ElementsAre("device vanished 5/2 7", "device 5/2 7 blk{path=/b}"));
+}
+
+TEST_F(DiscoveryDevicesTest, RefusedByUsAndAttachedAgainBeforeWeLookedIsANewEntry) {
+  Add(7);
+  Settle();
+  ASSERT_TRUE(ReportDevice(*store_, kBus, "7", absl::InvalidArgumentError("no file")).ok());
+  Settle();
+  ASSERT_TRUE(RemoveDevice(*toolstack_, kBus, 7).ok());
+  Add(7);
+  EXPECT_THAT(Settle(), ElementsAre("device vanished 5/2 7", "device 5/2 7 blk{path=/a}"));
+}
+
+TEST_F(DiscoveryDevicesTest, PredecessorsAnswerIsHandedOn) {
+  discovery_.reset();
+  Add(7);
+  ASSERT_TRUE(ReportDevice(*store_, kBus, "7", absl::OkStatus()).ok());
+  discovery_ = *BusDiscovery::Start(store_.get(), &listener_, 0);
+  EXPECT_THAT(Settle(),
+              ElementsAre("appeared 5/2 front 1 ours 1", "device 5/2 7 blk{path=/a}connected"));
+}
+
+TEST_F(DiscoveryDevicesTest, NamesThatAreNoNumberAreRefusedOnceThoughTheyAreAnswered) {
+  listener_.on_device = [&](const BusAddress& bus, const std::string& name) {
+    ReportDevice(*store_, bus, name, absl::InvalidArgumentError("bad number")).IgnoreError();
+  };
+  for (const char* name : {"x", "-1", "65536", "01", "4294967303"}) {
+    tree_.Set(Device(std::string(name) + "/type"), "blk");
+  }
+  EXPECT_THAT(Settle(),
+              testing::UnorderedElementsAre("device refused 5/2 x", "device refused 5/2 -1",
+                                            "device refused 5/2 65536", "device refused 5/2 01",
+                                            "device refused 5/2 4294967303"));
+  EXPECT_THAT(listener_.reasons[0], HasSubstr("the device number"));
+  EXPECT_THAT(Settle(), IsEmpty());
+  EXPECT_EQ(tree_.Value(Device("x/hotplug-status")), "error");
+}
+
+TEST_F(DiscoveryDevicesTest, DevicesPerBusAreCapped) {
+  std::vector<DeviceNodesToWrite> devices;
+  for (uint32_t n = 0; n <= kMaxDevicesPerBus; ++n) {
+    devices.push_back({static_cast<uint16_t>(n), "rng", {}});
+  }
+  ASSERT_TRUE(AddDevices(*toolstack_, kBus, devices).ok());
+  std::vector<std::string> lines = Settle();
+  ASSERT_EQ(lines.size(), kMaxDevicesPerBus + 1);
+  int refused = 0;
+  for (const std::string& line : lines) refused += line.starts_with("device refused");
+  EXPECT_EQ(refused, 1);
+  EXPECT_THAT(listener_.reasons.back(), HasSubstr("256 devices already"));
+}
+
+TEST_F(DiscoveryDevicesTest, KeysPerDeviceAreCappedAndACorrectedEntryIsTaken) {
+  listener_.on_device = [&](const BusAddress& bus, const std::string& name) {
+    ReportDevice(*store_, bus, name, absl::InvalidArgumentError("too many")).IgnoreError();
+  };
+  DeviceNodesToWrite device{7, "blk", {}};
+  for (size_t i = 0; i <= kMaxKeysPerDevice; ++i) device.keys.emplace("k" + std::to_string(i), "v");
+  ASSERT_TRUE(AddDevices(*toolstack_, kBus, {device}).ok());
+  EXPECT_THAT(Settle(), ElementsAre("device refused 5/2 7"));
+  ASSERT_TRUE(RemoveDevice(*toolstack_, kBus, 7).ok());
+  Add(7);
+  EXPECT_THAT(Settle(), ElementsAre("device 5/2 7 blk{path=/a}"));
+}
+
+}  // namespace
+}  // namespace vmsg::xenstore
