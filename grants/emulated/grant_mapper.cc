@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <mutex>
+#include <unordered_map>
+
+#include "absl/strings/str_cat.h"
+#include "grants/emulated/connection.h"
+#include "grants/emulated/handles.h"
+#include "grants/emulated/memory_files.h"
+#include "grants/emulated/protocol.h"
+#include "grants/grant_mapper.h"
+
+namespace vmsg::emu {
+namespace {
+
+using grants::Access;
+using grants::DomainId;
+using grants::GrantMapping;
+using grants::GrantRef;
+
+class EmulatedGrantMapper final : public grants::GrantMapper {
+ public:
+  explicit EmulatedGrantMapper(std::unique_ptr<Connection> connection)
+      : connection_(std::move(connection)) {}
+
+  absl::StatusOr<GrantMapping> Map(DomainId domain, absl::Span<const GrantRef> refs,
+                                   Access access) override {
+    if (absl::Status valid = Check(domain, refs); !valid.ok()) return valid;
+    const bool writable = access == Access::kReadWrite;
+    std::lock_guard lock(mutex_);
+    const MapRequest request{.domain = domain,
+                             .writable = writable,
+                             .count = static_cast<uint32_t>(refs.size()),
+                             .known_memory = files_.Known(domain, writable)};
+    absl::StatusOr<Reply> reply = connection_->Call(
+        Operation::kMap, request, std::as_bytes(std::span(refs.data(), refs.size())));
+    if (!reply.ok()) return reply.status();
+    MapReply answer;
+    if (absl::Status status = reply->Get(0, &answer); !status.ok()) return status;
+    absl::StatusOr<std::span<std::byte>> bytes = MapAnswer(request, answer, *reply);
+    if (!bytes.ok()) {
+      connection_->Post(Operation::kUnmap, {.id = answer.mapping});
+      return bytes.status();
+    }
+    mappings_.emplace(bytes->data(), answer.mapping);
+    return GrantMapping(this, *bytes);
+  }
+
+ private:
+  static absl::Status Check(DomainId domain, absl::Span<const GrantRef> refs) {
+    if (refs.empty()) return absl::InvalidArgumentError("no grant references to map");
+    if (domain >= grants::kFirstReservedDomain) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "domid ", domain, " is no domain: the highest is ", grants::kFirstReservedDomain - 1));
+    }
+    if (refs.size() > kMaxMapPages) {
+      return absl::ResourceExhaustedError(absl::StrCat("cannot map ", refs.size(),
+                                                       " pages in one request: gntdev's module ",
+                                                       "parameter `limit` is ", kMaxMapPages));
+    }
+    // Real Xen maps these without an error (they are the toolstack's): refused before it is asked.
+    for (size_t i = 0; i < refs.size(); ++i) {
+      if (refs[i] < grants::kReservedGrantRefs) {
+        return absl::InvalidArgumentError(absl::StrCat(
+            "entry ", i, ": grant reference ", refs[i], " of domain ", domain,
+            " is reserved: 0 to ", grants::kReservedGrantRefs - 1, " belong to the toolstack"));
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<std::span<std::byte>> MapAnswer(const MapRequest& request, const MapReply& answer,
+                                                 Reply& reply) {
+    std::vector<FrameRun> runs;
+    if (absl::Status status = reply.GetArray(sizeof(answer), answer.runs, &runs); !status.ok()) {
+      return status;
+    }
+    const int file =
+        files_.Take(request.domain, request.writable, answer.memory, std::move(reply.fds[0]));
+    return MapRuns(file, runs, request.count, request.writable);
+  }
+
+  void Unmap(std::span<std::byte> bytes) override {
+    // The pages go first: once xen-emu has heard of it, the guest may use them for something else.
+    UnmapRange(bytes);
+    std::lock_guard lock(mutex_);
+    const auto mapping = mappings_.find(bytes.data());
+    if (mapping == mappings_.end()) return;
+    connection_->Post(Operation::kUnmap, {.id = mapping->second});
+    mappings_.erase(mapping);
+  }
+
+  std::mutex mutex_;
+  std::unique_ptr<Connection> connection_;
+  MemoryFiles files_;
+  std::unordered_map<std::byte*, uint64_t> mappings_;  // by first byte
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<grants::GrantMapper>> OpenGrantMapper(const std::string& directory) {
+  auto connection = Connection::Open(absl::StrCat(directory, "/", kHypervisorSocket));
+  if (!connection.ok()) return connection.status();
+  return std::make_unique<EmulatedGrantMapper>(*std::move(connection));
+}
+
+}  // namespace vmsg::emu
