@@ -215,6 +215,8 @@ absl::Status FrontendBus::WaitUntil(absl::FunctionRef<bool()> done, Deadline dea
     if (now >= deadline) return absl::DeadlineExceededError("nothing came in time");
     if (now - idle_since < spin_budget_) continue;
     absl::StatusOr<bool> more = PrepareToSleep();
+    // done() may have submitted: nothing may wait unsent while we sleep.
+    if (more.ok() && !*more) more = Poll();
     absl::Status slept = more.status();
     if (more.ok() && !*more) slept = Sleep(deadline);
     if (!slept.ok()) {

@@ -53,6 +53,9 @@ class RingLink {
   // Sleeps until an event, one of `others` or the deadline; takes and unmasks the event.
   absl::Status Sleep(Deadline deadline, std::span<pollfd> others);
 
+  // An event, whether the peer asked for one or not.
+  absl::Status Kick() { return Notify(); }
+
   const RingMemory& memory() const { return memory_; }
   size_t max_message_size() const { return max_message_size_; }
   grants::EventPort port() const { return port_; }

@@ -16,14 +16,6 @@ constexpr uint32_t kBitsPerBlock = 32;
 
 }  // namespace
 
-template <class Response, class Request>
-absl::StatusOr<Response> DeviceClient::Call(const Request& request) {
-  if (removed_) {
-    return absl::UnavailableError(absl::StrCat("device ", dev_num_, " was removed from the bus"));
-  }
-  return bus_.Call<Response>(dev_num_, request, After(timeout_));
-}
-
 absl::StatusOr<std::unique_ptr<DeviceClient>> DeviceClient::Probe(FrontendBus& bus,
                                                                   GuestMemory& memory,
                                                                   uint16_t dev_num,

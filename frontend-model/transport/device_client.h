@@ -13,6 +13,7 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "frontend-model/bus/frontend_bus.h"
 #include "frontend-model/memory/guest_memory.h"
 #include "frontend-model/queue/driver_queue.h"
@@ -139,5 +140,13 @@ class DeviceClient final : public DeviceEvents {
   absl::AnyInvocable<void()> config_listener_;
   absl::AnyInvocable<void()> state_listener_;
 };
+
+template <class Response, class Request>
+absl::StatusOr<Response> DeviceClient::Call(const Request& request) {
+  if (removed_) {
+    return absl::UnavailableError(absl::StrCat("device ", dev_num_, " was removed from the bus"));
+  }
+  return bus_.Call<Response>(dev_num_, request, After(timeout_));
+}
 
 }  // namespace vmsg::frontend

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+// vmsg-frontend: the driver side of a virtio-msg bus in a guest's userspace.
+#include <csignal>
+#include <cstdio>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "frontend-model/bus/bus_connection.h"
+#include "grants/platform.h"
+#include "tools/vmsg-frontend/commands.h"
+
+namespace vmsg::frontend_tool {
+namespace {
+
+constexpr char kUsage[] =
+    R"(Usage: vmsg-frontend [--xen=native|emulated:DIR] [--bus N] [--pages N] [--ring-order N] COMMAND
+
+  list                              devices, features, queues and configuration
+  blk read [FILE|-]                 the whole disk, or --offset N --length N; --sha256: only its sum
+  blk write FILE|-                  at --offset N; --flush
+  blk verify                        writes a pattern, flushes, reads it back:
+                                    --offset N --length N --seed N
+  blk bench                         --rw randread|read|randwrite|write --bs N --depth N
+                                    --seconds N or --count N; --json
+  rng --bytes N                     to standard output
+  console                           standard input and output to the console;
+                                    or --send TEXT --expect TEXT --timeout SECONDS
+  ping --count N                    round-trip times; --json
+  hold                              connects, prints hotplug events until standard input ends
+  nbd --socket PATH                 offers the disk with nbdkit; --readonly; --run COMMAND: until it
+                                    ends, with $uri set
+
+--dev N names the device; otherwise the first one of the right type is taken.
+Numbers may end in k, M or G. Exit status: 0 done, 1 failed, 2 not understood.
+)";
+
+struct Settings {
+  std::string xen;
+  frontend::ConnectOptions connect;
+};
+
+absl::StatusOr<Settings> ReadSettings(const Arguments& arguments) {
+  Settings settings;
+  settings.xen = arguments.Text("xen", "");
+  frontend::ConnectOptions& connect = settings.connect;
+  absl::StatusOr<uint64_t> number = arguments.Number("bus", 0, 0, UINT32_MAX);
+  if (!number.ok()) return number.status();
+  connect.bus_id = static_cast<uint32_t>(*number);
+  number = arguments.Number("pages", connect.pages, 1, 1 << 20);
+  if (!number.ok()) return number.status();
+  connect.pages = static_cast<uint32_t>(*number);
+  number = arguments.Number("ring-order", connect.ring_order, 1, wire::kMaxRingOrder);
+  if (!number.ok()) return number.status();
+  connect.ring_order = static_cast<uint32_t>(*number);
+  return settings;
+}
+
+absl::Status RunConnected(const Arguments& arguments, const std::string& command) {
+  absl::Status (*run)(frontend::BusConnection&, const Arguments&) = nullptr;
+  if (command == "list") run = RunList;
+  if (command == "blk") run = RunBlk;
+  if (command == "rng") run = RunRng;
+  if (command == "console") run = RunConsole;
+  if (command == "ping") run = RunPing;
+  if (command == "hold") run = RunHold;
+  if (run == nullptr) {
+    return UsageError(absl::StrCat("unknown command \"", command, "\""));
+  }
+  absl::StatusOr<Settings> settings = ReadSettings(arguments);
+  if (!settings.ok()) return settings.status();
+  absl::StatusOr<std::unique_ptr<grants::Platform>> platform = grants::OpenPlatform(settings->xen);
+  if (!platform.ok()) return platform.status();
+  absl::StatusOr<std::unique_ptr<frontend::BusConnection>> connection =
+      frontend::BusConnection::Open(**platform, settings->connect);
+  if (!connection.ok()) return connection.status();
+  absl::Status status = run(**connection, arguments);
+  const absl::Status closed = (*connection)->Close();
+  return status.ok() ? closed : status;
+}
+
+int Main(int argc, char** argv) {
+  // A reader that closes its pipe is an error of write(), not the end of the bus without a word.
+  std::signal(SIGPIPE, SIG_IGN);
+  absl::StatusOr<Arguments> arguments = Arguments::Parse(
+      argc, argv, {"xen",  "bus",    "pages",   "ring-order", "dev",     "offset", "length",
+                   "seed", "rw",     "bs",      "depth",      "seconds", "count",  "bytes",
+                   "send", "expect", "timeout", "socket",     "plugin",  "run",    "spin"},
+      {"help", "json", "sha256", "flush", "readonly"});
+  if (arguments.ok() && arguments->Has("help")) {
+    std::fputs(kUsage, stdout);
+    return 0;
+  }
+  absl::Status status = arguments.status();
+  if (status.ok() && arguments->words().empty()) {
+    status = UsageError("no command");
+  }
+  if (!status.ok()) {
+    std::fprintf(stderr, "vmsg-frontend: %s\n\n%s", std::string(status.message()).c_str(), kUsage);
+    return 2;
+  }
+  const std::string& command = arguments->words()[0];
+  status = command == "nbd" ? RunNbd(*arguments) : RunConnected(*arguments, command);
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "vmsg-frontend: %s\n", std::string(status.message()).c_str());
+  return IsUsageError(status) ? 2 : 1;
+}
+
+}  // namespace
+}  // namespace vmsg::frontend_tool
+
+int main(int argc, char** argv) { return vmsg::frontend_tool::Main(argc, argv); }

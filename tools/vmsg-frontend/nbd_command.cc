@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+// vmsg-frontend nbd: nbdkit with the plugin of tools/nbdkit-vmsg.
+#include <unistd.h>
+
+#include <cerrno>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "tools/vmsg-frontend/commands.h"
+
+namespace vmsg::frontend_tool {
+namespace {
+
+// Beside this program, or else left to nbdkit's own search.
+std::string PluginPath() {
+  std::string self(4096, '\0');
+  const ssize_t size = ::readlink("/proc/self/exe", self.data(), self.size());
+  if (size > 0) {
+    self.resize(static_cast<size_t>(size));
+    const std::string beside = self.substr(0, self.rfind('/') + 1) + VMSG_NBD_PLUGIN;
+    if (::access(beside.c_str(), R_OK) == 0) return beside;
+  }
+  return VMSG_NBD_PLUGIN;
+}
+
+}  // namespace
+
+absl::Status RunNbd(const Arguments& arguments) {
+  std::vector<std::string> command = {"nbdkit", "--foreground"};
+  if (arguments.Has("readonly")) command.push_back("--readonly");
+  if (arguments.Has("socket")) {
+    command.push_back(absl::StrCat("--unix=", arguments.Text("socket", "")));
+  }
+  if (arguments.Has("run")) {
+    command.push_back("--run");
+    command.push_back(arguments.Text("run", ""));
+  }
+  // The device works in sectors; the filter turns other requests into reads, changes and writes.
+  command.push_back("--filter=blocksize");
+  command.push_back(arguments.Text("plugin", PluginPath()));
+  for (const char* key : {"xen", "bus", "dev", "pages"}) {
+    if (arguments.Has(key)) command.push_back(absl::StrCat(key, "=", arguments.Text(key, "")));
+  }
+  command.push_back("minblock=512");
+  std::vector<char*> argv;
+  for (std::string& word : command) argv.push_back(word.data());
+  argv.push_back(nullptr);
+  ::execvp(argv[0], argv.data());
+  return absl::ErrnoToStatus(errno, "start nbdkit (Debian package nbdkit)");
+}
+
+}  // namespace vmsg::frontend_tool
