@@ -94,6 +94,11 @@ class Window {
   // and size. InvalidArgument names address, size and limit; size 0 is refused.
   absl::StatusOr<GuestArea> PinArea(uint64_t address, uint64_t size, uint64_t alignment);
 
+// GCC 12 believes that an InlinedVector's heap pointer is read while its elements are inline.
+#ifndef __clang__
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
   // Appends the pieces of [address, address + size) to `out` and pins every segment they touch
   // (Unpin(address, size) undoes it). size 0 is refused. On refusal nothing is appended and nothing
   // pinned. Allocates only on refusal or past 8 pieces.
@@ -110,6 +115,9 @@ class Window {
     }
     return PinSpansSlow(address, size, out);
   }
+#ifndef __clang__
+#pragma GCC diagnostic pop
+#endif
 
   void Unpin(uint64_t address, uint64_t size) {
     if (ABSL_PREDICT_TRUE(hot_ != nullptr)) {

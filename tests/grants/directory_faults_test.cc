@@ -48,7 +48,6 @@ TEST(DirectoryFaults, EveryMappingIsReleasedOnceWithItsStartAndCount) {
     // Moves hand the duty on; the moved-from one must not unmap.
     GrantMapping moved = *std::move(mapping);
     GrantMapping target = std::move(moved);
-    target = std::move(target);
     target.Reset();
     target.Reset();
     EXPECT_EQ(mapper.live_mappings(), 0u);
