@@ -212,6 +212,8 @@ Step Generator::Next() {
       // A refusal for a special path is answered with whatever failed before it.
       const bool special = path == "@introduceDomain" || path == "@releaseDomain";
       if (!path.empty() && path[0] == '@' && !(special && step.actor < 2)) path = "/a";
+      // A guest that owned the root would take the whole tree along when it is released.
+      if (path == "/") path = "/a/b";
       step.payload = absl::StrCat(path, kNul, PermissionStrings());
       break;
     }

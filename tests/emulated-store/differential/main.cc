@@ -15,6 +15,7 @@
 #include <string>
 
 #include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "tests/emulated-store/differential/client.h"
@@ -173,14 +174,19 @@ class Comparison {
     const std::string answer = left_.Run(step);
     if (!Same("answer", answer, right_.Run(step))) return false;
     absl::StrAppend(&history_.back(), " -> ", absl::string_view(answer).substr(0, 40));
+    ++tally_[absl::StartsWith(answer, "16 ") ? answer.substr(3, answer.find('\\') - 3) : "success"];
     for (int actor = 0; actor < kActorCount; ++actor) {
-      if (!Same(absl::StrCat("events of ", kActors[actor].name), left_.Events(actor),
-                right_.Events(actor))) {
+      const std::string events = left_.Events(actor);
+      if (!Same(absl::StrCat("events of ", kActors[actor].name), events, right_.Events(actor))) {
         return false;
       }
+      if (!events.empty()) ++tally_["with events"];
     }
     return true;
   }
+
+  // How often each kind of answer was seen: what the run was able to compare.
+  std::string Tally() const { return absl::StrJoin(tally_, ", ", absl::PairFormatter(" ")); }
 
  private:
   bool Same(const std::string& what, const std::string& left, const std::string& right) {
@@ -194,6 +200,7 @@ class Comparison {
   Side& right_;
   const size_t history_limit_;
   std::deque<std::string> history_;
+  std::map<std::string, int> tally_;
 };
 
 int Main(int argc, char** argv) {
@@ -231,8 +238,8 @@ int Main(int argc, char** argv) {
       return 1;
     }
   }
-  std::printf("%d steps of seed %llu: the same\n", arguments.steps,
-              static_cast<unsigned long long>(arguments.seed));
+  std::printf("%d steps of seed %llu: the same (%s)\n", arguments.steps,
+              static_cast<unsigned long long>(arguments.seed), comparison.Tally().c_str());
   return 0;
 }
 

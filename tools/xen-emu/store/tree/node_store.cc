@@ -21,16 +21,17 @@ void AppendChild(Node& parent, absl::string_view name) {
   parent.children.push_back('\0');
 }
 
-void RemoveChild(Node& parent, absl::string_view name) {
+bool RemoveChild(Node& parent, absl::string_view name) {
   size_t at = 0;
   while (at < parent.children.size()) {
     size_t end = parent.children.find('\0', at);
     if (absl::string_view(parent.children.data() + at, end - at) == name) {
       parent.children.erase(at, end - at + 1);
-      return;
+      return true;
     }
     at = end + 1;
   }
+  return false;
 }
 
 std::vector<std::string> ChildNames(const Node& node) {
@@ -276,7 +277,8 @@ int NodeStore::RemoveTree(const Caller& caller, const std::string& path) {
   if (!node.node) return EIO;
   if (int error = RemoveBelow(caller, path, path, node.node); error != 0) return error;
   Node changed = *parent.node;
-  RemoveChild(changed, BaseName(path));
+  // Missing when a transaction saw the parent before others created the child: it cannot commit.
+  if (!RemoveChild(changed, BaseName(path))) return EIO;
   return Put(caller, parent_path, std::move(changed), false) == 0 ? 0 : EIO;
 }
 
