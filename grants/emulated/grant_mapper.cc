@@ -81,11 +81,12 @@ class EmulatedGrantMapper final : public grants::GrantMapper {
   }
 
   void Unmap(std::span<std::byte> bytes) override {
-    // The pages go first: once xen-emu has heard of it, the guest may use them for something else.
-    UnmapRange(bytes);
     std::lock_guard lock(mutex_);
     const auto mapping = mappings_.find(bytes.data());
     if (mapping == mappings_.end()) return;
+    // The pages go first: once xen-emu has heard of it, the guest may use them for something else.
+    // Under the lock: another thread's Map may get this address as soon as it is free.
+    UnmapRange(bytes);
     connection_->Post(Operation::kUnmap, {.id = mapping->second});
     mappings_.erase(mapping);
   }

@@ -68,10 +68,11 @@ class EmulatedGrantSharer final : public grants::GrantSharer {
   }
 
   void Unshare(std::span<std::byte> bytes) override {
-    UnmapRange(bytes);
     std::lock_guard lock(mutex_);
     const auto share = shares_.find(bytes.data());
     if (share == shares_.end()) return;
+    // Under the lock: another thread's Share may get this address as soon as it is free.
+    UnmapRange(bytes);
     connection_->Post(Operation::kUnshare, {.id = share->second});
     shares_.erase(share);
   }

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+// The contract of grants/*.h, as bodies that run over any implementation: each is a TEST_P over
+// this fixture, compiled into a program that instantiates the suites with its own XenUnderTest.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "grants/platform.h"
+#include "grants/xen_types.h"
+
+namespace vmsg::test {
+
+// Two domains of one machine: what maps and binds, and what grants and allocates.
+class XenUnderTest {
+ public:
+  struct Side {
+    grants::DomainId id;
+    std::string xen_option;  // for a program that is to run in this domain
+    std::unique_ptr<grants::Platform> platform;
+  };
+  virtual ~XenUnderTest() = default;
+
+  Side backend;
+  Side guest;
+
+  // Ends the guest domain as the toolstack would. What was opened in it may not be used any more.
+  virtual absl::Status DestroyGuest() = 0;
+  // Mappings of the guest's pages that are left, by whomever.
+  virtual absl::StatusOr<long> MappingsLeft() = 0;
+};
+
+struct XenFactory {
+  std::string name;
+  std::function<absl::StatusOr<std::unique_ptr<XenUnderTest>>()> make;
+};
+inline void PrintTo(const XenFactory& factory, std::ostream* out) { *out << factory.name; }
+inline std::string FactoryName(const ::testing::TestParamInfo<XenFactory>& info) {
+  return info.param.name;
+}
+
+class XenContract : public ::testing::TestWithParam<XenFactory> {
+ protected:
+  void SetUp() override {
+    auto xen = GetParam().make();
+    ASSERT_TRUE(xen.ok()) << xen.status();
+    xen_ = *std::move(xen);
+  }
+
+  std::unique_ptr<grants::GrantMapper> Mapper() {
+    auto mapper = xen_->backend.platform->OpenGrantMapper();
+    EXPECT_TRUE(mapper.ok()) << mapper.status();
+    return mapper.ok() ? *std::move(mapper) : nullptr;
+  }
+  std::unique_ptr<grants::GrantSharer> Sharer() {
+    auto sharer = xen_->guest.platform->OpenGrantSharer();
+    EXPECT_TRUE(sharer.ok()) << sharer.status();
+    return sharer.ok() ? *std::move(sharer) : nullptr;
+  }
+  static std::unique_ptr<grants::EventChannels> Events(const XenUnderTest::Side& side) {
+    auto events = side.platform->OpenEventChannels();
+    EXPECT_TRUE(events.ok()) << events.status();
+    return events.ok() ? *std::move(events) : nullptr;
+  }
+
+  std::unique_ptr<XenUnderTest> xen_;
+};
+
+class GrantContract : public XenContract {};
+class EventContract : public XenContract {};
+class DeathContract : public XenContract {};
+
+// Whether `fd` becomes readable; only a broken implementation makes this wait for the whole limit.
+bool BecomesReadable(int fd);
+bool IsReadable(int fd);
+
+// A program in one of the domains, to be killed: contract_peer.cc.
+class PeerProcess {
+ public:
+  // Starts it and waits for its answer: the numbers of its line.
+  static std::unique_ptr<PeerProcess> Start(const XenUnderTest::Side& side,
+                                            const std::vector<std::string>& arguments);
+  ~PeerProcess() { Kill(); }
+  const std::vector<uint32_t>& answer() const { return answer_; }
+  void Kill();  // SIGKILL, and waits for its end
+
+ private:
+  pid_t pid_ = -1;
+  std::vector<uint32_t> answer_;
+};
+
+}  // namespace vmsg::test
