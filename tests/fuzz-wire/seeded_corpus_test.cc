@@ -75,7 +75,7 @@ TEST(SeededCorpus, RandomBytes) {
 
 TEST(SeededCorpus, MessagesWithMistakes) {
   std::mt19937 random(2);
-  for (int i = 0; i < 20000; ++i) {
+  for (int i = 0; i < 6000; ++i) {
     Bytes record = LikelyRecord(random);
     Feed(record);
     Mutate(record, random);
@@ -105,7 +105,7 @@ TEST(SeededCorpus, CapturesWithMistakes) {
 
 TEST(SeededCorpus, RingsWithMistakes) {
   std::mt19937 random(4);
-  for (int i = 0; i < 5000; ++i) {
+  for (int i = 0; i < 1500; ++i) {
     Bytes ring(4);
     while (ring.size() < 500) {
       const Bytes record = LikelyRecord(random);

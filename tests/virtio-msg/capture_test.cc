@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -16,8 +17,9 @@ using testing::HasSubstr;
 
 std::vector<std::byte> Packet(const CapturedMessage& message) {
   const auto header = CapturePacketHeader(message);
-  std::vector<std::byte> packet(header.begin(), header.end());
-  packet.insert(packet.end(), message.message.begin(), message.message.end());
+  std::vector<std::byte> packet(header.size() + message.message.size());
+  std::copy(header.begin(), header.end(), packet.begin());
+  std::copy(message.message.begin(), message.message.end(), packet.begin() + header.size());
   return packet;
 }
 

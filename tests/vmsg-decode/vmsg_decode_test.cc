@@ -107,7 +107,7 @@ TEST_F(VmsgDecode, ReadsAPipeThatDeliversInSmallPieces) {
 
 TEST_F(VmsgDecode, ACutCaptureIsPrintedAsFarAsItGoes) {
   std::vector<std::byte> file = SomeCapture();
-  file.resize(file.size() - 1);
+  file.pop_back();
   const Result result = Decode(Write(file));
   EXPECT_THAT(result.out, HasSubstr("1.500000"));
   EXPECT_THAT(result.err, HasSubstr("the capture ends inside the packet at offset"));
