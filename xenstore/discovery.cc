@@ -143,6 +143,9 @@ void BusDiscovery::MarkBackend(absl::string_view below) {
                          : absl::InvalidArgumentError("none");
     if (number.ok()) {
       dirty.entries.insert(static_cast<uint16_t>(*number));
+      if (parts.size() == 6 && parts[5] == kHotplugStatus) {
+        dirty.answered.insert(static_cast<uint16_t>(*number));
+      }
     } else {
       dirty.devices = true;
     }
@@ -259,6 +262,10 @@ absl::Status BusDiscovery::ScanBus(const BusAddress& address, const Dirty& dirty
   const bool changed = view.online != bus.reported.online || view.frontend != bus.reported.frontend;
   bus.reported = view;
   if (changed) listener_->OnBusChanged(address, view);
+  for (const uint16_t number : dirty.answered) {
+    auto device = bus.devices.find(number);
+    if (device != bus.devices.end()) device->second.answered = true;
+  }
   if (dirty.devices) return ScanDevices(address, bus);
   for (const uint16_t number : dirty.entries) {
     if (absl::Status status = ScanDevice(address, bus, number); !status.ok()) return status;

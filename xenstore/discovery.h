@@ -90,14 +90,15 @@ class BusDiscovery {
   enum class Progress : uint8_t { kServed, kRemoving, kForced };
   struct DeviceRecord {
     Progress progress = Progress::kServed;
-    bool answered = false;  // hotplug-status was seen
+    bool answered = false;  // hotplug-status was there, or is known to have been
   };
   // What to look at.
   struct Dirty {
-    bool bus = false;                   // our directory: existence, online
-    bool frontend = false;              // the frontend's state
-    bool devices = false;               // the whole device directory
-    absl::btree_set<uint16_t> entries;  // single entries
+    bool bus = false;                    // our directory: existence, online
+    bool frontend = false;               // the frontend's state
+    bool devices = false;                // the whole device directory
+    absl::btree_set<uint16_t> entries;   // single entries
+    absl::btree_set<uint16_t> answered;  // those whose hotplug-status was written meanwhile
   };
   struct Bus {
     BusView reported;

@@ -76,7 +76,8 @@ absl::Status BusDiscovery::ScanDevice(const BusAddress& address, Bus& bus, uint1
     bus.refused.erase(absl::StrCat(number));
   }
   if (known != bus.devices.end()) {
-    // Removed and made anew before we looked: a new entry is wanted and has no answer yet.
+    // Removed and made anew before we looked: a new entry is wanted and has no answer, although the
+    // one we know had been answered or was to go.
     const bool anew = (known->second.answered && !answered) ||
                       (wanted && known->second.progress != Progress::kServed);
     if (!anew) {

@@ -129,6 +129,16 @@ TEST_F(DiscoveryDevicesTest, RefusedByUsAndAttachedAgainBeforeWeLookedIsANewEntr
   EXPECT_THAT(Settle(), ElementsAre("device vanished 5/2 7", "device 5/2 7 blk{path=/a}"));
 }
 
+TEST_F(DiscoveryDevicesTest, AnsweredRemovedAndAttachedAgainInOneGoIsANewEntry) {
+  Add(7);
+  Settle();
+  ASSERT_TRUE(ReportDevice(*store_, kBus, "7", absl::InvalidArgumentError("no file")).ok());
+  ASSERT_TRUE(RemoveDevice(*toolstack_, kBus, 7).ok());
+  Add(7);
+  EXPECT_THAT(Settle(), ElementsAre("device vanished 5/2 7", "device 5/2 7 blk{path=/a}"));
+  EXPECT_THAT(Settle(), IsEmpty());
+}
+
 TEST_F(DiscoveryDevicesTest, PredecessorsAnswerIsHandedOn) {
   discovery_.reset();
   Add(7);

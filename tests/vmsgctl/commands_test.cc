@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/vmsgctl/commands.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+
+#include "tests/vmsgctl/model_service.h"
+
+namespace vmsg::ctl {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+
+class VmsgctlTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    tree_.CreateDomain(5, "g1");
+    StartService();
+  }
+  void StartService() {
+    service_ = std::make_unique<ModelService>(tree_);
+    service_->Run();
+    store_->before_events = [this] { service_->Run(); };
+  }
+  void StopService() {
+    store_->before_events = nullptr;
+    service_.reset();
+  }
+
+  int Run(std::vector<std::string> words) {
+    out_.str("");
+    err_.str("");
+    absl::StatusOr<Arguments> arguments = ParseArguments(words);
+    EXPECT_TRUE(arguments.ok()) << arguments.status();
+    if (!arguments.ok()) return kExitUsage;
+    const Console console{out_, err_};
+    switch (arguments->command) {
+      case Command::kList:
+        return List(*arguments, *store_, console);
+      case Command::kAttach:
+        return Attach(*arguments, *store_, console);
+      default:
+        return Detach(*arguments, *store_, console);
+    }
+  }
+  std::string out() const { return out_.str(); }
+  std::string err() const { return err_.str(); }
+  std::string Device(const std::string& rest) {
+    return "/local/domain/0/backend/virtio-msg/5/0/device/" + rest;
+  }
+
+  xenstore::MemoryTree tree_;
+  std::unique_ptr<xenstore::MemoryStore> store_ = tree_.Connect(0);
+  std::unique_ptr<ModelService> service_;
+  std::ostringstream out_, err_;
+};
+
+constexpr char kBusPath[] = "/local/domain/0/backend/virtio-msg/5/0";
+constexpr char kFrontPath[] = "/local/domain/5/device/virtio-msg/0";
+
+TEST_F(VmsgctlTest, AttachByNameCreatesTheBusAndTakesTheLowestFreeNumbers) {
+  EXPECT_EQ(Run({"attach", "g1", "type=rng", "type=rng,num=0", "type=rng"}), kExitDone) << err();
+  EXPECT_EQ(tree_.Value(Device("0/hotplug-status")), "connected");
+  EXPECT_TRUE(tree_.Has(Device("1/type")));
+  EXPECT_TRUE(tree_.Has(Device("2/type")));
+  EXPECT_THAT(out(), AllOf(HasSubstr("g1: bus 0 device 0 (rng) attached"), HasSubstr("device 1"),
+                           HasSubstr("device 2")));
+  EXPECT_EQ(Run({"attach", "5", "type=rng"}), kExitDone) << err();
+  EXPECT_TRUE(tree_.Has(Device("3/type")));
+}
+
+TEST_F(VmsgctlTest, MalformedEntryIsRefusedBeforeAnythingIsWritten) {
+  const size_t before = tree_.nodes().size();
+  EXPECT_EQ(Run({"attach", "g1", "type=rng", "type=blk,path="}), kExitRefused);
+  EXPECT_THAT(err(), AllOf(HasSubstr("\"type=blk,path=\""), HasSubstr("key \"path\""),
+                           HasSubstr("value is empty")));
+  EXPECT_EQ(tree_.nodes().size(), before);
+}
+
+TEST_F(VmsgctlTest, SecondAttachOfANumberIsRefusedBeforeAnythingIsWritten) {
+  ASSERT_EQ(Run({"attach", "g1", "type=rng,num=4"}), kExitDone);
+  const size_t before = tree_.nodes().size();
+  EXPECT_EQ(Run({"attach", "g1", "type=rng,bus=1", "type=rng,num=4"}), kExitRefused);
+  EXPECT_THAT(err(), AllOf(HasSubstr("\"type=rng,num=4\""), HasSubstr("key \"num\""),
+                           HasSubstr("attached already")));
+  EXPECT_EQ(tree_.nodes().size(), before);
+}
+
+TEST_F(VmsgctlTest, NumberTwiceOnOneCommandLineIsRefused) {
+  EXPECT_EQ(Run({"attach", "g1", "type=rng,num=4", "type=rng,num=4"}), kExitRefused);
+  EXPECT_THAT(err(), HasSubstr("given twice"));
+  EXPECT_FALSE(tree_.Has(kBusPath));
+}
+
+TEST_F(VmsgctlTest, RefusalByTheServiceNamesTheEntryAndItsNodesAreRemoved) {
+  ASSERT_EQ(Run({"attach", "g1", "type=rng"}), kExitDone);
+  EXPECT_EQ(Run({"attach", "g1", "type=nonsense", "type=rng"}), kExitRefused);
+  EXPECT_THAT(err(), AllOf(HasSubstr("\"type=nonsense\""), HasSubstr("key \"type\""),
+                           HasSubstr("is no type")));
+  EXPECT_FALSE(tree_.Has(Device("1")));
+  // The other entry of the same call stays.
+  EXPECT_EQ(tree_.Value(Device("2/hotplug-status")), "connected");
+  EXPECT_THAT(out(), HasSubstr("device 2 (rng) attached"));
+  // And the number is free again.
+  EXPECT_EQ(Run({"attach", "g1", "type=rng,num=1"}), kExitDone) << err();
+}
+
+TEST_F(VmsgctlTest, BusMadeForRefusedEntriesIsRemovedAgain) {
+  EXPECT_EQ(Run({"attach", "g1", "type=nonsense"}), kExitRefused);
+  EXPECT_FALSE(tree_.Has(kBusPath));
+  EXPECT_FALSE(tree_.Has(kFrontPath));
+}
+
+TEST_F(VmsgctlTest, WithoutAServiceAttachSaysSoAndLeavesNothing) {
+  StopService();
+  EXPECT_EQ(Run({"--timeout", "0", "attach", "g1", "type=rng", "type=rng"}), kExitRefused);
+  EXPECT_THAT(err(),
+              AllOf(HasSubstr("no answer from vmsgd in domain 0"), HasSubstr("is it running?")));
+  EXPECT_FALSE(tree_.Has(kBusPath));
+  EXPECT_FALSE(tree_.Has(kFrontPath));
+}
+
+TEST_F(VmsgctlTest, UnknownDomainIsRefused) {
+  EXPECT_EQ(Run({"attach", "g2", "type=rng"}), kExitRefused);
+  EXPECT_THAT(err(), HasSubstr("no domain \"g2\""));
+  EXPECT_EQ(Run({"attach", "77", "type=rng"}), kExitRefused);
+  EXPECT_THAT(err(), HasSubstr("no domain \"77\""));
+  EXPECT_EQ(Run({"--backend", "driver", "attach", "g1", "type=rng"}), kExitRefused);
+  EXPECT_THAT(err(), HasSubstr("no domain \"driver\""));
+}
+
+TEST_F(VmsgctlTest, AmbiguousNameIsRefused) {
+  tree_.CreateDomain(6, "g1");
+  EXPECT_EQ(Run({"attach", "g1", "type=rng"}), kExitRefused);
+  EXPECT_THAT(err(), HasSubstr("fits the domains 5, 6"));
+}
+
+TEST_F(VmsgctlTest, ConfigNamesDomainAndDevices) {
+  char path[] = "/tmp/vmsgctl-config-XXXXXX";
+  close(mkstemp(path));
+  std::ofstream(path) << "name = \"g1\"\nvirtio_msg = [ \"type=rng\", \"type=rng,num=9\" ]\n";
+  EXPECT_EQ(Run({"attach", "--config", path}), kExitDone) << err();
+  EXPECT_TRUE(tree_.Has(Device("0/type")));
+  EXPECT_TRUE(tree_.Has(Device("9/type")));
+  // The domain of the command line comes first.
+  tree_.CreateDomain(6, "g2");
+  EXPECT_EQ(Run({"attach", "--config", path, "g2"}), kExitDone) << err();
+  EXPECT_TRUE(tree_.Has("/local/domain/0/backend/virtio-msg/6/0/device/9/type"));
+
+  std::ofstream(path) << "name = \"g1\"\nvirtio_msg = [ \"type=rng\", \"type=nonsense\" ]\n";
+  EXPECT_EQ(Run({"attach", "--config", path}), kExitRefused);
+  EXPECT_THAT(err(), AllOf(HasSubstr(path), HasSubstr("virtio_msg[1]"), HasSubstr("is no type")));
+
+  std::ofstream(path) << "name = \"g1\"\n";
+  EXPECT_EQ(Run({"attach", "--config", path}), kExitRefused);
+  EXPECT_THAT(err(), HasSubstr("nothing to attach"));
+  std::ofstream(path) << "virtio_msg = [ \"type=rng\" ]\n";
+  EXPECT_EQ(Run({"attach", "--config", path}), kExitRefused);
+  EXPECT_THAT(err(), HasSubstr("there is no name in it"));
+  unlink(path);
+}
+
+TEST_F(VmsgctlTest, DetachWaitsUntilTheEntryIsGone) {
+  ASSERT_EQ(Run({"attach", "g1", "type=rng", "type=rng"}), kExitDone);
+  EXPECT_EQ(Run({"detach", "g1", "0"}), kExitDone) << err();
+  EXPECT_FALSE(tree_.Has(Device("0")));
+  EXPECT_TRUE(tree_.Has(Device("1/type")));
+  EXPECT_THAT(out(), HasSubstr("g1: bus 0 device 0 detached"));
+}
+
+TEST_F(VmsgctlTest, DetachOfABusyDeviceSaysSoAndForceRemovesIt) {
+  ASSERT_EQ(Run({"attach", "g1", "type=rng"}), kExitDone);
+  service_->busy.insert(0);
+  EXPECT_EQ(Run({"detach", "g1", "0", "--timeout=0"}), kExitRefused);
+  EXPECT_THAT(err(), AllOf(HasSubstr("device 0 is still there"), HasSubstr("--force")));
+  EXPECT_TRUE(tree_.Has(Device("0/type")));
+  EXPECT_EQ(Run({"detach", "g1", "0", "--force"}), kExitDone) << err();
+  EXPECT_FALSE(tree_.Has(Device("0")));
+}
+
+TEST_F(VmsgctlTest, ForceWithoutAServiceRemovesTheNodes) {
+  ASSERT_EQ(Run({"attach", "g1", "type=rng"}), kExitDone);
+  StopService();
+  EXPECT_EQ(Run({"detach", "g1", "0", "--force", "--timeout=0"}), kExitDone) << err();
+  EXPECT_THAT(err(), HasSubstr("vmsgd did not answer"));
+  EXPECT_FALSE(tree_.Has(Device("0")));
+  EXPECT_EQ(Run({"detach", "g1", "all", "--timeout=0"}), kExitRefused);
+  EXPECT_TRUE(tree_.Has(kBusPath));
+  EXPECT_EQ(Run({"detach", "g1", "all", "--force", "--timeout=0"}), kExitDone);
+  EXPECT_FALSE(tree_.Has(kBusPath));
+  EXPECT_FALSE(tree_.Has(kFrontPath));
+}
+
+TEST_F(VmsgctlTest, DetachAllRemovesBothDirectoriesOfEveryBus) {
+  ASSERT_EQ(Run({"attach", "g1", "type=rng", "type=rng,bus=3"}), kExitDone);
+  EXPECT_EQ(Run({"detach", "g1", "all", "--bus", "3"}), kExitDone) << err();
+  EXPECT_FALSE(tree_.Has("/local/domain/5/device/virtio-msg/3"));
+  EXPECT_TRUE(tree_.Has(kBusPath));
+  EXPECT_EQ(Run({"detach", "g1", "all"}), kExitDone) << err();
+  EXPECT_FALSE(tree_.Has("/local/domain/0/backend/virtio-msg/5"));
+  EXPECT_FALSE(tree_.Has("/local/domain/5/device/virtio-msg"));
+}
+
+TEST_F(VmsgctlTest, WhatADestroyedGuestLeftCanBeRemovedById) {
+  ASSERT_EQ(Run({"attach", "g1", "type=rng"}), kExitDone);
+  StopService();
+  tree_.DestroyDomain(5);
+  EXPECT_EQ(Run({"detach", "5", "all", "--force", "--timeout=0"}), kExitDone) << err();
+  EXPECT_FALSE(tree_.Has(kBusPath));
+}
+
+TEST_F(VmsgctlTest, DetachOfWhatIsNotThereIsRefused) {
+  EXPECT_EQ(Run({"detach", "g1", "0"}), kExitRefused);
+  EXPECT_THAT(err(), HasSubstr("no virtio-msg bus 0"));
+  ASSERT_EQ(Run({"attach", "g1", "type=rng"}), kExitDone);
+  EXPECT_EQ(Run({"detach", "g1", "1"}), kExitRefused);
+  EXPECT_THAT(err(), HasSubstr("no device 1"));
+  EXPECT_FALSE(tree_.Has(Device("1")));
+}
+
+TEST_F(VmsgctlTest, ListShowsWhatTheStoreSays) {
+  ASSERT_EQ(Run({"attach", "g1", "type=blk,path=/srv/a.img,readonly=1"}), kExitDone);
+  EXPECT_EQ(Run({"list"}), kExitDone);
+  EXPECT_THAT(out(), AllOf(HasSubstr("g1 (5)"), HasSubstr("Initialising / InitWait"),
+                           HasSubstr("connected"), HasSubstr("path=/srv/a.img,readonly=1")));
+  tree_.Set(Device("0/hotplug-status"), "error");
+  tree_.Set(Device("0/hotplug-error"), "the disk\x1b[31m failed");
+  tree_.Set(std::string(kFrontPath) + "/state", "garbage");
+  EXPECT_EQ(Run({"list"}), kExitDone);
+  EXPECT_THAT(out(), AllOf(HasSubstr("error: the disk"), HasSubstr("Unknown / InitWait"),
+                           Not(HasSubstr("\x1b"))));
+}
+
+TEST_F(VmsgctlTest, ListAsJson) {
+  ASSERT_EQ(Run({"attach", "g1", "type=blk,path=/srv/a.img"}), kExitDone);
+  EXPECT_EQ(Run({"list", "--json"}), kExitDone);
+  for (const char* piece :
+       {R"("domain": 5)", R"("name": "g1")", R"("backend_state": "InitWait")", R"("type": "blk")",
+        R"("status": "connected")", R"("path": "/srv/a.img")"}) {
+    EXPECT_THAT(out(), HasSubstr(piece));
+  }
+  tree_.Set(Device("0/path"), "no utf-8: \xff");
+  EXPECT_EQ(Run({"list", "--json"}), kExitDone);
+}
+
+TEST_F(VmsgctlTest, LostStoreIsAnError) {
+  tree_.LoseConnections();
+  EXPECT_EQ(Run({"list"}), kExitRefused);
+  EXPECT_EQ(Run({"attach", "g1", "type=rng"}), kExitRefused);
+  EXPECT_EQ(Run({"detach", "g1", "0"}), kExitRefused);
+  EXPECT_THAT(err(), Not(IsEmpty()));
+}
+
+}  // namespace
+}  // namespace vmsg::ctl

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+// What vmsgctl expects of vmsgd, on a store in memory: answers entries, removes what it is asked to
+// remove. Acts when Run is called.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+
+#include "absl/status/status.h"
+#include "tests/xenstore/memory_store.h"
+#include "xenstore/bus_offer.h"
+#include "xenstore/discovery.h"
+#include "xenstore/toolstack/bus_creation.h"
+
+namespace vmsg::ctl {
+
+class ModelService : public xenstore::BusListener {
+ public:
+  explicit ModelService(xenstore::MemoryTree& tree) : store_(tree.Connect(0)) {
+    discovery_ = *xenstore::BusDiscovery::Start(store_.get(), this, 0);
+  }
+
+  std::string refused_type = "nonsense";
+  std::set<uint16_t> busy;  // devices whose driver does not let go
+
+  void Run() {
+    while (true) {
+      absl::StatusOr<bool> more = discovery_->Process();
+      if (!more.ok() || !*more) return;
+    }
+  }
+
+  void OnBusAppeared(const xenstore::BusAddress& bus, const xenstore::BusView&) override {
+    xenstore::WriteState(*store_, bus.BackendPath(), xenstore::XenbusState::kInitWait)
+        .IgnoreError();
+  }
+  void OnBusChanged(const xenstore::BusAddress& bus, const xenstore::BusView& view) override {
+    if (!view.online) xenstore::RemoveBackendDirectory(*store_, bus).IgnoreError();
+  }
+  void OnBusVanished(const xenstore::BusAddress&) override {}
+  void OnDeviceAdded(const xenstore::BusAddress& bus,
+                     const xenstore::DeviceNodes& device) override {
+    absl::Status result = absl::OkStatus();
+    if (device.type == refused_type) {
+      result = absl::InvalidArgumentError("key \"type\": \"nonsense\" is no type; there is rng");
+    }
+    xenstore::ReportDevice(*store_, bus, std::to_string(device.number), result).IgnoreError();
+  }
+  void OnDeviceRemovalRequested(const xenstore::BusAddress& bus, uint16_t number,
+                                bool force) override {
+    if (force || !busy.contains(number)) {
+      xenstore::RemoveDevice(*store_, bus, number).IgnoreError();
+    }
+  }
+  void OnDeviceVanished(const xenstore::BusAddress&, uint16_t) override {}
+  void OnDeviceRefused(const xenstore::BusAddress&, const std::string&,
+                       const absl::Status&) override {}
+  void OnBusRefused(const std::string&, const absl::Status&) override {}
+
+ private:
+  std::unique_ptr<xenstore::MemoryStore> store_;
+  std::unique_ptr<xenstore::BusDiscovery> discovery_;
+};
+
+}  // namespace vmsg::ctl
