@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+// One bus as the control thread sees it: xenbus states, connecting and tearing down, and the
+// device entries. What blocks runs on workers, what serves runs on an I/O thread; this decides.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/container/btree_map.h"
+#include "absl/functional/any_invocable.h"
+#include "absl/time/time.h"
+#include "backend/devices/device.h"
+#include "backend/runtime/event_loop.h"
+#include "backend/service/trace_file.h"
+#include "backend/session/io_thread.h"
+#include "backend/session/map_bus.h"
+#include "backend/session/session.h"
+#include "backend/session/worker_pool.h"
+#include "grants/grant_mapper.h"
+#include "xenstore/bus_offer.h"
+#include "xenstore/discovery.h"
+#include "xenstore/store.h"
+#include "xenstore/xenbus_state.h"
+
+namespace vmsg::backend {
+
+// How long a driver may take to let go of a device whose removal was asked for.
+inline constexpr absl::Duration kRemovalLimit = absl::Seconds(5);
+// How long connecting waits for devices that are being opened, so that a driver that enumerates at
+// once finds them. A file that takes longer is announced when it is there.
+inline constexpr absl::Duration kOpenPatience = absl::Seconds(2);
+
+// What all buses share. Outlives them, and the jobs they started.
+struct BusServices {
+  xenstore::Store* store = nullptr;
+  EventLoop* loop = nullptr;  // the control thread's
+  WorkerPool* workers = nullptr;
+  grants::GrantMapper* mapper = nullptr;
+  std::shared_ptr<TraceFile> trace;  // may be null
+  xenstore::BackendOffer offer;
+  absl::AnyInvocable<IoThread*()> choose_thread;
+};
+
+class BusControl {
+ public:
+  // `finished`: the bus is gone and nothing of it is left; it may be destroyed, not from within.
+  BusControl(BusServices& services, const xenstore::BusAddress& address,
+             std::shared_ptr<PageBudget> budget, absl::AnyInvocable<void()> finished);
+  ~BusControl();
+
+  // What discovery reports.
+  void Update(const xenstore::BusView& view);
+  void Reappear(const xenstore::BusView& view);  // after Vanish, or when it is new
+  void Vanish();
+  void AddDevice(const xenstore::DeviceNodes& nodes);
+  void RemoveDevice(uint16_t number, bool force);
+  void DeviceVanished(uint16_t number);
+
+  // Orderly end of the service: states 5 and 6, unmapped; then `finished`.
+  void Stop();
+
+  // Logs a line of counters, from the session's thread.
+  void LogCounters();
+
+ private:
+  // Async parts find their way back through it; null once the control is gone.
+  struct Anchor {
+    BusControl* control;
+  };
+  using Task = absl::AnyInvocable<void(BusControl&)>;
+  class Relay;
+
+  enum class Phase : uint8_t {
+    kIdle,        // nothing of the guest's is mapped
+    kConnecting,  // a worker maps, or an I/O thread binds
+    kConnected,   // session_ serves
+    kClosing,     // session_ drains
+    kQuiesced,    // remains_ is still mapped
+    kUnmapping,   // a worker unmaps
+  };
+  // What tearing down leads to, when it was begun.
+  enum class Goal : uint8_t { kNone, kClosed, kOffered };
+
+  enum class DeviceState : uint8_t { kOpening, kOpened, kAttached, kFailed };
+  struct DeviceControl {
+    xenstore::DeviceNodes nodes;
+    DeviceState state = DeviceState::kOpening;
+    std::optional<OpenedDevice> opened;
+    bool leaving = false;
+    bool vanished = false;
+    std::optional<xenstore::DeviceNodes> next;  // the number was used again meanwhile
+  };
+
+  static void PostBack(EventLoop* loop, std::shared_ptr<Anchor> anchor, Task task);
+
+  void Evaluate();
+  bool Step();  // false: nothing to do now
+  bool Pursue();
+  bool busy() const {
+    return phase_ == Phase::kConnecting || phase_ == Phase::kClosing || phase_ == Phase::kUnmapping;
+  }
+  void SetState(xenstore::XenbusState state);
+  bool Offer();
+  void Connect();
+  void Map(const xenstore::FrontendRequest& request);
+  void Serve(const xenstore::FrontendRequest& request, MappedRing ring,
+             grants::GrantMapping window);
+  void OnServing(IoThread* thread, absl::StatusOr<Session*> session);
+  void Refuse(const absl::Status& why);
+  void OnBroken(const absl::Status& why);
+  void CloseSession();
+  void Unmap();
+  std::string Name() const;
+
+  // bus_devices.cc
+  void Open(uint16_t number);
+  void OnOpened(uint16_t number, absl::StatusOr<OpenedDevice> opened);
+  void Attach(DeviceControl& device, bool announce);
+  void OnAttached(uint16_t number, const absl::Status& status);
+  void FinishRemoval(uint16_t number);
+  void AttachAll();
+  void DevicesDetached();
+  void Report(const DeviceControl& device, const absl::Status& status);
+  void CloseElsewhere(DeviceControl& device);
+  size_t opening() const;
+  WorkerPool::Key mapping_lane() const { return WorkerPool::Key{address_.frontend} << 32; }
+  // Opens have a lane for each bus, so that a file that hangs does not keep the guest's window.
+  WorkerPool::Key opening_lane() const { return mapping_lane() | 1u << 31 | address_.id; }
+
+  BusServices& services_;
+  const xenstore::BusAddress address_;
+  const std::shared_ptr<PageBudget> budget_;
+  absl::AnyInvocable<void()> finished_;
+  const std::shared_ptr<Anchor> anchor_;
+
+  xenstore::BusView view_;
+  Phase phase_ = Phase::kIdle;
+  Goal goal_ = Goal::kNone;
+  bool gone_ = false;
+  bool stopping_ = false;
+  bool patient_ = true;  // connecting may wait for devices
+  EventLoop::TimerId patience_ = 0;
+
+  IoThread* thread_ = nullptr;
+  Session* session_ = nullptr;  // touched only on thread_
+  uint32_t pages_taken_ = 0;    // of the budget, for the first window
+  SessionRemains remains_;
+
+  absl::btree_map<uint16_t, DeviceControl> devices_;
+};
+
+}  // namespace vmsg::backend

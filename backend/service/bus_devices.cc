@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+// The device entries of a bus: opened by a worker, given to the session, removed again.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "backend/runtime/rate_limited_log.h"
+#include "backend/service/bus_control.h"
+#include "xenstore/toolstack/bus_creation.h"
+
+namespace vmsg::backend {
+
+void BusControl::AddDevice(const xenstore::DeviceNodes& nodes) {
+  auto [entry, fresh] = devices_.try_emplace(nodes.number);
+  if (!fresh) {
+    // The one before it is still on its way out.
+    entry->second.next = nodes;
+    return;
+  }
+  entry->second.nodes = nodes;
+  Open(nodes.number);
+}
+
+void BusControl::Open(uint16_t number) {
+  DeviceControl& device = devices_[number];
+  device.state = DeviceState::kOpening;
+  DeviceEntry entry{.number = number, .type = device.nodes.type, .keys = device.nodes.keys};
+  services_.workers->Submit(opening_lane(), [entry = std::move(entry), loop = services_.loop,
+                                             anchor = anchor_]() mutable {
+    PostBack(loop, std::move(anchor),
+             [number = entry.number, opened = OpenDevice(entry)](BusControl& control) mutable {
+               control.OnOpened(number, std::move(opened));
+             });
+  });
+}
+
+void BusControl::OnOpened(uint16_t number, absl::StatusOr<OpenedDevice> opened) {
+  auto entry = devices_.find(number);
+  // Its bus vanished, and perhaps came back with another of that number.
+  if (entry == devices_.end() || entry->second.state != DeviceState::kOpening) return;
+  DeviceControl& device = entry->second;
+  if (!opened.ok()) {
+    device.state = DeviceState::kFailed;
+    Report(device, opened.status());
+  } else {
+    device.state = DeviceState::kOpened;
+    device.opened = *std::move(opened);
+  }
+  if (device.leaving) {
+    CloseElsewhere(device);
+    FinishRemoval(number);
+  } else if (device.state == DeviceState::kOpened) {
+    if (phase_ == Phase::kConnected) {
+      Attach(device, /*announce=*/true);
+    } else {
+      Report(device, absl::OkStatus());
+    }
+  }
+  // Connecting may have waited for it.
+  Evaluate();
+}
+
+void BusControl::Attach(DeviceControl& device, bool announce) {
+  device.state = DeviceState::kAttached;
+  thread_->loop().Post([session = session_, announce, opened = *std::move(device.opened),
+                        loop = services_.loop, anchor = anchor_]() mutable {
+    const uint16_t number = opened.number;
+    absl::Status status = session->AddDevice(std::move(opened), announce);
+    PostBack(loop, std::move(anchor),
+             [number, status](BusControl& control) { control.OnAttached(number, status); });
+  });
+  device.opened.reset();
+}
+
+void BusControl::OnAttached(uint16_t number, const absl::Status& status) {
+  auto entry = devices_.find(number);
+  if (entry == devices_.end() || entry->second.state != DeviceState::kAttached) return;
+  Report(entry->second, status);
+  if (status.ok()) return;
+  entry->second.state = DeviceState::kFailed;
+  if (entry->second.leaving) FinishRemoval(number);
+}
+
+void BusControl::AttachAll() {
+  for (auto& [number, device] : devices_) {
+    if (device.state == DeviceState::kOpened) Attach(device, /*announce=*/false);
+  }
+}
+
+void BusControl::RemoveDevice(uint16_t number, bool force) {
+  auto entry = devices_.find(number);
+  if (entry == devices_.end()) return;
+  DeviceControl& device = entry->second;
+  device.leaving = true;
+  switch (device.state) {
+    case DeviceState::kOpening:
+      return;  // until it is opened
+    case DeviceState::kOpened:
+      CloseElsewhere(device);
+      return FinishRemoval(number);
+    case DeviceState::kFailed:
+      return FinishRemoval(number);
+    case DeviceState::kAttached:
+      // While the session drains, it goes with the session.
+      if (phase_ != Phase::kConnected) return;
+      thread_->loop().Post([session = session_, number, force] {
+        session->RemoveDevice(number, force, kRemovalLimit);
+      });
+      return;
+  }
+}
+
+void BusControl::DeviceVanished(uint16_t number) {
+  auto entry = devices_.find(number);
+  if (entry == devices_.end()) return;
+  entry->second.vanished = true;
+  RemoveDevice(number, /*force=*/true);
+}
+
+void BusControl::FinishRemoval(uint16_t number) {
+  auto entry = devices_.find(number);
+  if (entry == devices_.end() || !entry->second.leaving) return;
+  if (!entry->second.vanished) {
+    absl::Status status = xenstore::RemoveDevice(*services_.store, address_, number);
+    if (!status.ok() && !absl::IsNotFound(status)) {
+      Log(LogLevel::kError,
+          absl::StrCat(Name(), " device ", number, ": removing its entry: ", status.message()));
+    }
+  }
+  Log(LogLevel::kInfo, absl::StrCat(Name(), " device ", number, ": removed"));
+  std::optional<xenstore::DeviceNodes> next = std::move(entry->second.next);
+  devices_.erase(entry);
+  if (next.has_value()) AddDevice(*next);
+}
+
+void BusControl::DevicesDetached() {
+  std::vector<uint16_t> removed;
+  for (auto& [number, device] : devices_) {
+    if (device.state != DeviceState::kAttached) continue;
+    if (device.leaving) {
+      removed.push_back(number);
+    } else if (gone_ || stopping_ || !view_.online) {
+      device.state = DeviceState::kFailed;  // nobody will want it again
+    } else {
+      Open(number);
+    }
+  }
+  for (uint16_t number : removed) FinishRemoval(number);
+}
+
+void BusControl::Report(const DeviceControl& device, const absl::Status& status) {
+  const std::string name = absl::StrCat(Name(), " device ", device.nodes.number);
+  if (status.ok()) {
+    Log(LogLevel::kInfo, absl::StrCat(name, ": ", device.nodes.type, " connected"));
+  } else {
+    Log(LogLevel::kError, absl::StrCat(name, ": refused: ", status.message()));
+  }
+  if (gone_ || device.vanished) return;
+  absl::Status reported =
+      xenstore::ReportDevice(*services_.store, address_, absl::StrCat(device.nodes.number), status);
+  if (!reported.ok() && !absl::IsNotFound(reported)) {
+    Log(LogLevel::kError, absl::StrCat(name, ": writing its status: ", reported.message()));
+  }
+}
+
+void BusControl::CloseElsewhere(DeviceControl& device) {
+  if (!device.opened.has_value()) return;
+  // Closing a file can wait for its server, too.
+  services_.workers->Submit(opening_lane(), [opened = *std::move(device.opened)] {});
+  device.opened.reset();
+}
+
+size_t BusControl::opening() const {
+  return static_cast<size_t>(std::count_if(devices_.begin(), devices_.end(), [](const auto& entry) {
+    return entry.second.state == DeviceState::kOpening;
+  }));
+}
+
+}  // namespace vmsg::backend

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+// The control thread: finds buses in xenstore and has them served.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/container/btree_map.h"
+#include "absl/functional/any_invocable.h"
+#include "absl/status/statusor.h"
+#include "backend/runtime/event_loop.h"
+#include "backend/service/bus_control.h"
+#include "grants/platform.h"
+#include "xenstore/discovery.h"
+
+namespace vmsg::backend {
+
+struct ServiceOptions {
+  size_t io_threads = 1;
+  // Of one guest, over all its buses: half of what gntdev maps in all for a PV Dom0 by default is
+  // the most that makes sense here.
+  uint32_t max_window_pages = 65536;
+  absl::Duration max_spin = absl::Microseconds(50);
+  std::string trace_path;  // empty: no trace
+};
+
+// Everything on the thread of `loop`, but for what I/O threads and workers do.
+class Supervisor : private xenstore::BusListener {
+ public:
+  // `stopped`: the service has ended, orderly (OK) or because xenstore is lost. The loop, the
+  // platform and the store's domain must outlive it.
+  static absl::StatusOr<std::unique_ptr<Supervisor>> Start(
+      EventLoop* loop, grants::Platform& platform, const ServiceOptions& options,
+      absl::AnyInvocable<void(absl::Status)> stopped);
+  ~Supervisor() override;
+
+  // Quiesces, unmaps and closes every bus, then `stopped`. A second call, or a limit, does not wait
+  // for what hangs.
+  void Stop();
+
+  void LogCounters();
+
+ private:
+  Supervisor(EventLoop* loop, absl::AnyInvocable<void(absl::Status)> stopped)
+      : loop_(loop), stopped_(std::move(stopped)) {}
+
+  // BusListener.
+  void OnBusAppeared(const xenstore::BusAddress& bus, const xenstore::BusView& view) override;
+  void OnBusChanged(const xenstore::BusAddress& bus, const xenstore::BusView& view) override;
+  void OnBusVanished(const xenstore::BusAddress& bus) override;
+  void OnDeviceAdded(const xenstore::BusAddress& bus, const xenstore::DeviceNodes& device) override;
+  void OnDeviceRemovalRequested(const xenstore::BusAddress& bus, uint16_t number,
+                                bool force) override;
+  void OnDeviceVanished(const xenstore::BusAddress& bus, uint16_t number) override;
+  void OnDeviceRefused(const xenstore::BusAddress& bus, const std::string& name,
+                       const absl::Status& reason) override;
+  void OnBusRefused(const std::string& path, const absl::Status& reason) override;
+
+  void Process();
+  void ProcessLater();
+  BusControl* Find(const xenstore::BusAddress& bus);
+  std::shared_ptr<PageBudget> BudgetOf(uint16_t frontend);
+  void Forget(const xenstore::BusAddress& bus);
+  void Finish(absl::Status status);
+
+  EventLoop* const loop_;
+  absl::AnyInvocable<void(absl::Status)> stopped_;
+  uint32_t max_window_pages_ = 0;
+
+  // In the order of what needs what: buses are gone before workers, workers before threads.
+  std::unique_ptr<xenstore::Store> store_;
+  std::unique_ptr<grants::GrantMapper> mapper_;
+  std::vector<std::unique_ptr<IoThread>> threads_;
+  std::unique_ptr<WorkerPool> workers_;
+  BusServices services_;
+  absl::btree_map<uint16_t, std::weak_ptr<PageBudget>> budgets_;
+  absl::btree_map<xenstore::BusAddress, std::unique_ptr<BusControl>> buses_;
+  std::unique_ptr<xenstore::BusDiscovery> discovery_;
+
+  bool processing_later_ = false;
+  bool stopping_ = false;
+  EventLoop::TimerId stop_limit_ = 0;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+}  // namespace vmsg::backend
