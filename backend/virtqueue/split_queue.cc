@@ -13,6 +13,8 @@
 namespace vmsg::backend {
 namespace {
 
+// Up to here a chain's vectors own no memory.
+constexpr size_t kInlineBuffers = 8;
 // A chain whose vectors grew past this is not kept for reuse, and not more chains than that.
 constexpr size_t kMaxSpareCapacity = 1024;
 constexpr size_t kMaxSpares = 64;
@@ -269,18 +271,17 @@ DescriptorChain SplitQueue::TakeSpare() {
 }
 
 void SplitQueue::Recycle(DescriptorChain&& chain) {
+  chain.readable.clear();
+  chain.writable.clear();
+  chain.pins.clear();
+  chain.readable_bytes = 0;
+  chain.writable_bytes = 0;
   const size_t capacity =
       std::max({chain.readable.capacity(), chain.writable.capacity(), chain.pins.capacity()});
-  const bool owns_memory = capacity > DescriptorChain().pins.capacity();
-  if (owns_memory && capacity <= kMaxSpareCapacity && spares_.size() < kMaxSpares) {
-    chain.readable.clear();
-    chain.writable.clear();
-    chain.pins.clear();
-    chain.readable_bytes = 0;
-    chain.writable_bytes = 0;
-    spares_.push_back(std::move(chain));
+  if (capacity <= kInlineBuffers || capacity > kMaxSpareCapacity || spares_.size() == kMaxSpares) {
+    return;
   }
-  chain = DescriptorChain{};
+  spares_.push_back(std::move(chain));
 }
 
 }  // namespace vmsg::backend

@@ -3,6 +3,8 @@
 #include <limits.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -158,7 +160,8 @@ class UringFileIo final : public AsyncFileIo, public Poller {
   void EnsureStarted() {
     if (started_) return;
     started_ = true;
-    io_uring_enable_rings(&ring_);
+    // liburing 2.3 declares io_uring_enable_rings and does not export it.
+    syscall(__NR_io_uring_register, ring_.ring_fd, IORING_REGISTER_ENABLE_RINGS, nullptr, 0);
     io_uring_cq_eventfd_toggle(&ring_, true);
     loop_->AddPoller(this);
     (void)loop_->Watch(event_fd_.get(), EPOLLIN, [this](uint32_t) {
