@@ -183,50 +183,47 @@ TEST(HostileConsumer, ScribblingOnOurCursorAndWordsChangesNothing) {
 }
 
 // A peer rewrites the header while it is popped: what Pop decided by is what it handed out, and the
-// cursor moves by that. The two headers differ in every byte that could be torn.
+// cursor moves by that. The whole ring is one cache line of headers that change all the time, so
+// that a second look at any of them would soon see another value.
 TEST(HostileProducer, FlippingTheHeaderDuringPopGainsNothing) {
   constexpr uint64_t kShort = uint64_t{8} << 48 | 0x1111'1111'1111;
-  constexpr uint64_t kLong = uint64_t{256} << 48 | 0x2222'2222'2222;
-  RingMemory ring(kRing);
+  constexpr uint64_t kLong = uint64_t{64} << 48 | 0x2222'2222'2222;
+  RingMemory ring(64);
   RingConsumer consumer(&ring.shared, ring.data(), true, kMaxMessageSize);
-  ring.Put(0, 8);
   std::atomic<bool> stop = false;
   std::atomic<uint32_t> flips = 0;
   std::thread peer([&] {
     for (uint32_t i = 0; !stop; ++i) {
-      // Every word of the ring is a header, so that wherever Pop is it reads one that changes.
       for (uint64_t& word : ring.words) {
         std::atomic_ref(word).store((i & 1) != 0 ? kLong : kShort, std::memory_order_relaxed);
       }
-      flips = i;
+      flips.store(i, std::memory_order_relaxed);
     }
   });
   while (flips < 2) std::this_thread::yield();
-  uint32_t prod = 0;
+  uint32_t cons = 0;
+  size_t wrong = 0, longs = 0;
   std::vector<std::byte> record(kMaxMessageSize);
-  for (int round = 0; round < 20000; ++round) {
-    prod += kRing - (prod - RingMemory::Get(ring.shared.cons));
-    RingMemory::Set(ring.shared.prod, prod);
-    const uint32_t before = RingMemory::Get(ring.shared.cons);
+  for (int round = 0; round < 300000; ++round) {
+    RingMemory::Set(ring.shared.prod, cons + 64);  // full, so that both sizes fit
+    (void)consumer.Arm();                          // looks at prod even if records are left
     const auto size = consumer.Pop(record);
-    if (!size.ok()) {
-      // A long header near the end of what was produced: refused, and the run starts afresh.
-      ASSERT_THAT(std::string(size.status().message()), HasSubstr("msg_size is 256"));
-      ring.shared = {};
-      consumer = RingConsumer(&ring.shared, ring.data(), true, kMaxMessageSize);
-      prod = 0;
-      continue;
+    if (!size.ok() || !size->has_value()) {
+      ++wrong;
+      break;
     }
-    ASSERT_TRUE(size->has_value());
     uint64_t header;
     std::memcpy(&header, record.data(), 8);
-    ASSERT_TRUE(header == kShort || header == kLong) << std::hex << header;
-    ASSERT_EQ(**size, header >> 48) << "decided by other bytes than those handed out";
+    wrong += (header != kShort && header != kLong) || **size != header >> 48;
+    longs += **size == 64;
     (void)consumer.Release();
-    ASSERT_EQ(RingMemory::Get(ring.shared.cons) - before, **size);
+    wrong += RingMemory::Get(ring.shared.cons) - cons != **size;
+    cons = RingMemory::Get(ring.shared.cons);
   }
   stop = true;
   peer.join();
+  EXPECT_EQ(wrong, 0u);
+  RecordProperty("records_of_the_longer_kind", static_cast<int>(longs));
 }
 
 }  // namespace

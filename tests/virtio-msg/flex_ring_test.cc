@@ -196,6 +196,24 @@ TEST(FlexRingEvents, TheFirstRecordIsAnnouncedAndThenOnlyWhatWasAskedFor) {
   EXPECT_TRUE(producer.Publish()) << "the consumer sleeps";
 }
 
+TEST(FlexRingEvents, AnEventIsSentIffProdPassesTheEventWord) {
+  struct Row {
+    uint32_t event;
+    bool sent;
+  };
+  // prod moves from 16 to 40. A consumer may ask for an event further on than at its cursor.
+  for (const Row& row : {Row{8, false}, Row{15, false}, Row{16, true}, Row{24, true}, Row{39, true},
+                         Row{40, false}, Row{48, false}, Row{0xfffffff8, false}}) {
+    RingMemory ring(64);
+    RingProducer producer(&ring.shared, ring.data(), true);
+    ASSERT_TRUE(*producer.Push(Record(16, 0)));
+    (void)producer.Publish();
+    RingMemory::Set(ring.shared.event, row.event);
+    ASSERT_TRUE(*producer.Push(Record(24, 0)));
+    EXPECT_EQ(producer.Publish(), row.sent) << row.event;
+  }
+}
+
 TEST(FlexRingEvents, ABatchIsAnnouncedOnce) {
   RingMemory ring(256);
   RingProducer producer(&ring.shared, ring.data(), true);
