@@ -33,7 +33,7 @@ class RingDriver {
  public:
   // Areas from `base` on, each page-aligned; base is not 0.
   RingDriver(GuestMemory& memory, uint32_t size, uint64_t base, bool event_idx = false)
-      : memory_(memory), size_(size), event_idx_(event_idx) {
+      : memory_(&memory), size_(size), event_idx_(event_idx) {
     layout_.size = size;
     layout_.desc = base;
     layout_.driver = PageUp(base + wire::DescriptorAreaSize(size));
@@ -50,8 +50,8 @@ class RingDriver {
   void WriteDesc(uint16_t index, const Desc& desc) { WriteTableEntry(layout_.desc, index, desc); }
   void WriteTableEntry(uint64_t table, uint16_t index, const Desc& desc) {
     const uint64_t at = table + 16 * uint64_t{index};
-    memory_.Store<uint64_t>(at, desc.address);
-    memory_.Store<uint64_t>(
+    memory_->Store<uint64_t>(at, desc.address);
+    memory_->Store<uint64_t>(
         at + 8, uint64_t{desc.length} | uint64_t{desc.flags} << 32 | uint64_t{desc.next} << 48);
   }
   // Descriptors head, head + 1, ... linked into one chain.
@@ -69,14 +69,14 @@ class RingDriver {
 
   // Puts the head into the available ring; not visible before Expose.
   void Offer(uint16_t head) {
-    memory_.Store<uint16_t>(
+    memory_->Store<uint16_t>(
         layout_.driver + wire::kAvailableRingOffset + 2 * (avail_idx_ & (size_ - 1)), head);
     ++avail_idx_;
   }
   void Expose() { ExposeIdx(avail_idx_); }
   void ExposeIdx(uint16_t idx) {
-    memory_.Store<uint16_t>(layout_.driver + wire::kAvailableIdxOffset, idx,
-                            std::memory_order_release);
+    memory_->Store<uint16_t>(layout_.driver + wire::kAvailableIdxOffset, idx,
+                             std::memory_order_release);
   }
   void MakeAvailable(uint16_t head) {
     Offer(head);
@@ -86,11 +86,11 @@ class RingDriver {
   // The next used entry, if the device published one.
   std::optional<UsedEntry> TakeUsed() {
     const auto idx =
-        memory_.Load<uint16_t>(layout_.device + wire::kUsedIdxOffset, std::memory_order_acquire);
+        memory_->Load<uint16_t>(layout_.device + wire::kUsedIdxOffset, std::memory_order_acquire);
     if (idx == used_seen_) return std::nullopt;
     const uint64_t at = layout_.device + wire::kUsedRingOffset + 8 * (used_seen_ & (size_ - 1));
     ++used_seen_;
-    return UsedEntry{memory_.Load<uint32_t>(at), memory_.Load<uint32_t>(at + 4)};
+    return UsedEntry{memory_->Load<uint32_t>(at), memory_->Load<uint32_t>(at + 4)};
   }
   std::vector<UsedEntry> TakeAllUsed() {
     std::vector<UsedEntry> all;
@@ -99,14 +99,14 @@ class RingDriver {
   }
 
   // Suppression, driver's words.
-  void SetNoInterrupt(bool on) { memory_.Store<uint16_t>(layout_.driver, on ? 1 : 0); }
+  void SetNoInterrupt(bool on) { memory_->Store<uint16_t>(layout_.driver, on ? 1 : 0); }
   void SetUsedEvent(uint16_t event) {
-    memory_.Store<uint16_t>(layout_.driver + wire::UsedEventOffset(size_), event);
+    memory_->Store<uint16_t>(layout_.driver + wire::UsedEventOffset(size_), event);
   }
   // Suppression, device's words.
-  uint16_t used_flags() { return memory_.Load<uint16_t>(layout_.device); }
+  uint16_t used_flags() { return memory_->Load<uint16_t>(layout_.device); }
   uint16_t avail_event() {
-    return memory_.Load<uint16_t>(layout_.device + wire::AvailableEventOffset(size_));
+    return memory_->Load<uint16_t>(layout_.device + wire::AvailableEventOffset(size_));
   }
   // Whether a driver that moved its index from `before` to `now` must notify.
   bool MustKick(uint16_t before, uint16_t now) {
@@ -119,9 +119,9 @@ class RingDriver {
  private:
   static uint64_t PageUp(uint64_t address) { return (address + 4095) / 4096 * 4096; }
 
-  GuestMemory& memory_;
-  const uint32_t size_;
-  const bool event_idx_;
+  GuestMemory* memory_;
+  uint32_t size_;
+  bool event_idx_;
   backend::QueueLayout layout_;
   uint64_t end_ = 0;
   uint16_t avail_idx_ = 0;

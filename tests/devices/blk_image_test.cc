@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+// The block device on real files with io_uring, and what opening them refuses.
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+
+#include "backend/devices/async_file_io.h"
+#include "backend/devices/blk/image.h"
+#include "tests/devices/device_rig.h"
+#include "tests/devices/manual_loop.h"
+#include "tests/devices/temp_dir.h"
+#include "virtio-msg/virtio_blk.h"
+
+namespace vmsg::testing {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using Keys = absl::btree_map<std::string, std::string>;
+
+absl::StatusOr<backend::OpenedDevice> Open(Keys keys) {
+  return backend::OpenDevice({.number = 1, .type = "blk", .keys = std::move(keys)});
+}
+
+std::string Refusal(Keys keys) {
+  auto opened = Open(std::move(keys));
+  if (opened.ok()) return "not refused";
+  EXPECT_EQ(opened.status().code(), absl::StatusCode::kInvalidArgument);
+  return std::string(opened.status().message());
+}
+
+class BlkOpenTest : public ::testing::Test {
+ protected:
+  TempDir dir_;
+};
+
+TEST_F(BlkOpenTest, PathIsRequiredAndAbsolute) {
+  EXPECT_THAT(Refusal({}), AllOf(HasSubstr("path=\"\""), HasSubstr("required")));
+  EXPECT_THAT(Refusal({{"path", "disk.img"}}),
+              AllOf(HasSubstr("path=\"disk.img\""), HasSubstr("absolute")));
+  EXPECT_THAT(Refusal({{"path", std::string("/a\0b", 4)}}), HasSubstr("NUL"));
+  EXPECT_THAT(Refusal({{"path", "/" + std::string(5000, 'a')}}), HasSubstr("longer than"));
+}
+
+TEST_F(BlkOpenTest, MissingFile) {
+  EXPECT_THAT(Refusal({{"path", dir_ / "none"}}),
+              AllOf(HasSubstr(dir_ / "none"), HasSubstr("No such file")));
+}
+
+TEST_F(BlkOpenTest, NeitherFileNorBlockDevice) {
+  EXPECT_THAT(Refusal({{"path", dir_ / "."}}), HasSubstr("neither a regular file nor a block"));
+  EXPECT_THAT(Refusal({{"path", "/dev/null"}}), HasSubstr("neither a regular file nor a block"));
+  ASSERT_EQ(mkfifo((dir_ / "fifo").c_str(), 0600), 0);
+  EXPECT_THAT(Refusal({{"path", dir_ / "fifo"}}), HasSubstr("neither a regular file"))
+      << "and opening it does not block";
+}
+
+TEST_F(BlkOpenTest, SizesThatAreNoWholeSectors) {
+  EXPECT_THAT(Refusal({{"path", dir_.File("odd", 1000)}}),
+              AllOf(HasSubstr("1000 bytes"), HasSubstr("multiple of 512")));
+  EXPECT_THAT(Refusal({{"path", dir_.File("empty", 0)}}), HasSubstr("is empty"));
+}
+
+TEST_F(BlkOpenTest, UnreadableOrUnwritable) {
+  if (geteuid() == 0) GTEST_SKIP() << "root may read and write everything";
+  const std::string path = dir_.File("disk", 4096);
+  chmod(path.c_str(), 0400);
+  EXPECT_THAT(Refusal({{"path", path}}), HasSubstr("readonly=1"));
+  chmod(path.c_str(), 0);
+  EXPECT_THAT(Refusal({{"path", path}, {"readonly", "1"}}), HasSubstr("Permission denied"));
+}
+
+TEST_F(BlkOpenTest, ValuesOutsideTheirRules) {
+  const std::string path = dir_.File("disk", 4096);
+  EXPECT_THAT(Refusal({{"path", path}, {"readonly", "yes"}}),
+              HasSubstr("readonly=\"yes\": must be 0 or 1"));
+  EXPECT_THAT(Refusal({{"path", path}, {"direct", "2"}}), HasSubstr("direct=\"2\""));
+  EXPECT_THAT(Refusal({{"path", path}, {"cache", "unsafe"}}),
+              HasSubstr("cache=\"unsafe\": must be writeback or writethrough"));
+  for (const char* queues : {"0", "17", "-1", "1x", "", "99999999999999999999"}) {
+    EXPECT_THAT(Refusal({{"path", path}, {"queues", queues}}), HasSubstr("from 1 to 16")) << queues;
+  }
+  EXPECT_THAT(Refusal({{"path", path}, {"serial", std::string(21, 'a')}}),
+              HasSubstr("longer than 20"));
+  EXPECT_THAT(Refusal({{"path", path}, {"serial", "a\nb"}}), HasSubstr("printable"));
+}
+
+TEST_F(BlkOpenTest, TheSameImageForWritingTwice) {
+  const std::string path = dir_.File("disk", 4096);
+  auto first = Open({{"path", path}});
+  ASSERT_TRUE(first.ok()) << first.status();
+  EXPECT_THAT(Refusal({{"path", path}}), HasSubstr("is in use"));
+  EXPECT_THAT(Refusal({{"path", path}, {"readonly", "1"}}), HasSubstr("is in use"));
+  *first = {};
+  EXPECT_TRUE(Open({{"path", path}}).ok()) << "free again";
+}
+
+TEST_F(BlkOpenTest, ReadersShareAndKeepWritersOut) {
+  const std::string path = dir_.File("disk", 4096);
+  auto first = Open({{"path", path}, {"readonly", "1"}});
+  auto second = Open({{"path", path}, {"readonly", "1"}});
+  EXPECT_TRUE(first.ok() && second.ok());
+  EXPECT_THAT(Refusal({{"path", path}}), HasSubstr("is in use"));
+}
+
+// A classic lock shows who holds it.
+TEST_F(BlkOpenTest, TheHolderIsNamedIfKnown) {
+  const std::string path = dir_.File("disk", 4096);
+  int ready[2];
+  int done[2];
+  ASSERT_EQ(pipe(ready), 0);
+  ASSERT_EQ(pipe(done), 0);
+  const pid_t holder = fork();
+  if (holder == 0) {
+    const int fd = open(path.c_str(), O_RDWR);
+    struct flock lock = {};
+    lock.l_type = F_WRLCK;
+    char byte = fcntl(fd, F_SETLK, &lock) == 0 ? 'y' : 'n';
+    (void)!write(ready[1], &byte, 1);
+    close(done[1]);
+    (void)!read(done[0], &byte, 1);
+    _exit(0);
+  }
+  close(done[0]);
+  char byte = 0;
+  ASSERT_EQ(read(ready[0], &byte, 1), 1);
+  EXPECT_EQ(byte, 'y');
+  EXPECT_THAT(Refusal({{"path", path}}), HasSubstr("by process " + std::to_string(holder)));
+  close(done[1]);
+  waitpid(holder, nullptr, 0);
+}
+
+// The device on a file, over io_uring.
+class BlkFileTest : public ::testing::TestWithParam<const char*> {
+ protected:
+  static constexpr size_t kBytes = 1 << 20;
+  static constexpr uint64_t kHeader = DeviceRig::kBuffers;
+  static constexpr uint64_t kData = DeviceRig::kBuffers + 4096;
+  static constexpr uint64_t kStatus = DeviceRig::kBuffers + 16;
+
+  void SetUp() override {
+    path_ = dir_.File("disk", kBytes);
+    before_ = TempDir::Content(path_);
+    auto opened = Open({{"path", path_}, {"direct", GetParam()}});
+    if (!opened.ok()) GTEST_SKIP() << opened.status();
+    auto io = backend::NewUringFileIo(&loop_);
+    if (!io.ok()) GTEST_SKIP() << io.status();
+    io_ = *std::move(io);
+    auto device = backend::CreateDevice(*std::move(opened), {.loop = &loop_, .io = io_.get()});
+    ASSERT_TRUE(device.ok()) << device.status();
+    rig_ = std::make_unique<DeviceRig>(*std::move(device));
+    rig_->Start(~uint64_t{0});
+  }
+
+  // One request, done when it returns; its status.
+  int Run(uint32_t type, uint64_t sector, std::vector<DeviceRig::Buffer> data) {
+    wire::BlkRequestHeader bytes{type, 0, sector};
+    rig_->Put(kHeader, std::string(reinterpret_cast<char*>(&bytes), sizeof bytes));
+    rig_->Put(kStatus, "\xee");
+    data.insert(data.begin(), {kHeader, 16, false});
+    data.push_back({kStatus, 1, true});
+    rig_->Submit(0, data);
+    rig_->Kick(0);
+    EXPECT_TRUE(loop_.RunUntil([&] { return !rig_->Used(0).empty(); }));
+    return static_cast<uint8_t>(rig_->Get(kStatus, 1)[0]);
+  }
+
+  TempDir dir_;
+  std::string path_;
+  std::string before_;
+  ManualLoop loop_;
+  std::unique_ptr<backend::AsyncFileIo> io_;
+  std::unique_ptr<DeviceRig> rig_;
+};
+
+TEST_P(BlkFileTest, AlignedAndUnalignedBuffersSeeTheSameDisk) {
+  // Aligned, then at odd addresses, then in odd pieces.
+  EXPECT_EQ(Run(wire::kBlkRequestIn, 0, {{kData, 65536, true}}), 0);
+  EXPECT_EQ(rig_->Get(kData, 65536), before_.substr(0, 65536));
+  EXPECT_EQ(Run(wire::kBlkRequestIn, 3, {{kData + 3, 4096, true}}), 0);
+  EXPECT_EQ(rig_->Get(kData + 3, 4096), before_.substr(3 * 512, 4096));
+  EXPECT_EQ(Run(wire::kBlkRequestIn, 5, {{kData, 1, true}, {kData + 100, 1023, true}}), 0);
+  EXPECT_EQ(rig_->Get(kData, 1) + rig_->Get(kData + 100, 1023), before_.substr(5 * 512, 1024));
+
+  // Each kind of write is seen by each kind of read, within one page of the file.
+  std::string expected = before_;
+  for (int round = 0; round < 20; ++round) {
+    const uint64_t sector = round % 16;
+    const uint64_t address = kData + (round % 3 == 0 ? 0 : 5 * round);
+    const std::string fill(512, 'A' + round);
+    rig_->Put(address, fill);
+    ASSERT_EQ(Run(wire::kBlkRequestOut, sector, {{address, 512, false}}), 0);
+    expected.replace(sector * 512, 512, fill);
+    const uint64_t to = kData + 65536 + (round % 2 == 0 ? 0 : 9);
+    ASSERT_EQ(Run(wire::kBlkRequestIn, 0, {{to, 8192, true}}), 0);
+    ASSERT_EQ(rig_->Get(to, 8192), expected.substr(0, 8192)) << round;
+  }
+  EXPECT_EQ(Run(wire::kBlkRequestFlush, 0, {}), 0);
+  EXPECT_EQ(TempDir::Content(path_), expected);
+}
+
+TEST_P(BlkFileTest, TheLastSectorAndNotOneMore) {
+  EXPECT_EQ(Run(wire::kBlkRequestIn, kBytes / 512 - 1, {{kData, 512, true}}), 0);
+  EXPECT_EQ(rig_->Get(kData, 512), before_.substr(kBytes - 512));
+  EXPECT_EQ(Run(wire::kBlkRequestOut, kBytes / 512, {{kData, 512, false}}),
+            wire::kBlkStatusIoError);
+  EXPECT_EQ(std::filesystem::file_size(path_), kBytes);
+}
+
+TEST_P(BlkFileTest, MoreRequestsThanTheRingTakesAtOnce) {
+  wire::BlkRequestHeader bytes{wire::kBlkRequestIn, 0, 1};
+  rig_->Put(kHeader, std::string(reinterpret_cast<char*>(&bytes), sizeof bytes));
+  int done = 0;
+  for (int round = 0; round < 100; ++round) {
+    for (int i = 0; i < 16; ++i) {
+      rig_->Submit(0, {{kHeader, 16, false}, {kData, 512, true}, {kStatus, 1, true}});
+    }
+    rig_->Kick(0);
+    ASSERT_TRUE(loop_.RunUntil([&] {
+      done += rig_->Used(0).size();
+      return done == 16 * (round + 1);
+    }));
+  }
+  EXPECT_EQ(rig_->Get(kData, 512), before_.substr(512, 512));
+}
+
+TEST_P(BlkFileTest, AFileTruncatedUnderTheGuestGivesErrors) {
+  ASSERT_EQ(truncate(path_.c_str(), 4096), 0);
+  EXPECT_EQ(Run(wire::kBlkRequestIn, 100, {{kData, 512, true}}), wire::kBlkStatusIoError);
+  EXPECT_EQ(Run(wire::kBlkRequestIn, 0, {{kData, 512, true}}), wire::kBlkStatusOk);
+}
+
+// Reset with the disk at work: the queue drains when the disk is done, and then the window may go.
+TEST_P(BlkFileTest, ResetWithRequestsAtTheDisk) {
+  wire::BlkRequestHeader bytes{wire::kBlkRequestIn, 0, 1};
+  rig_->Put(kHeader, std::string(reinterpret_cast<char*>(&bytes), sizeof bytes));
+  for (int i = 0; i < 16; ++i) {
+    rig_->Submit(0, {{kHeader, 16, false}, {kData + 4096u * i, 4096, true}, {kStatus, 1, true}});
+  }
+  rig_->Kick(0);
+  rig_->BeginReset();
+  EXPECT_TRUE(loop_.RunUntil([&] { return rig_->Drained(); }));
+  EXPECT_TRUE(rig_->Used(0).empty());
+  rig_->EndReset();
+  EXPECT_TRUE(loop_.Settle());
+}
+
+INSTANTIATE_TEST_SUITE_P(Direct, BlkFileTest, ::testing::Values("0", "1"));
+
+}  // namespace
+}  // namespace vmsg::testing

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+// An AsyncFileIo on a disk in memory whose completions a test lets go one by one. It has a cache: a
+// write is volatile until a Sync that started after it was done, or until it is done itself with
+// dsync.
+#pragma once
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <deque>
+#include <string>
+#include <vector>
+
+#include "backend/devices/async_file_io.h"
+#include "backend/devices/io/batch_listeners.h"
+
+namespace vmsg::testing {
+
+class HeldFileIo final : public backend::AsyncFileIo {
+ public:
+  using Operation = backend::FileOperation;
+
+  explicit HeldFileIo(size_t bytes) : cached(bytes, '\0'), stable(bytes, '\0') {}
+
+  void Readv(Operation* operation, int fd, iovec* pieces, uint32_t count,
+             uint64_t offset) override {
+    Start(operation, Operation::Kind::kRead, fd, pieces, count, offset, false);
+  }
+  void Writev(Operation* operation, int fd, iovec* pieces, uint32_t count, uint64_t offset,
+              bool dsync) override {
+    Start(operation, Operation::Kind::kWrite, fd, pieces, count, offset, dsync);
+  }
+  void Sync(Operation* operation, int fd, bool data_only) override {
+    Start(operation, Operation::Kind::kSync, fd, nullptr, 0, 0, data_only);
+  }
+  void Submit() override { ++submits; }
+  void NotifyAtBatchEnd(backend::BatchListener* listener) override { listeners_.Add(listener); }
+  void ForgetBatchListener(backend::BatchListener* listener) override {
+    listeners_.Remove(listener);
+  }
+
+  size_t pending() const { return pending_.size(); }
+  const Operation& At(size_t index) const { return *pending_[index].operation; }
+
+  // Ends the operation as a disk does, or with `error` (an errno) instead, or after `limit` bytes.
+  void Complete(size_t index = 0, int error = 0, size_t limit = SIZE_MAX) {
+    const Pending pending = pending_[index];
+    pending_.erase(pending_.begin() + index);
+    Operation* const operation = pending.operation;
+    int64_t result = error != 0 ? -error : Transfer(*operation, limit);
+    if (error == 0 && operation->kind == Operation::Kind::kSync) {
+      stable = pending.snapshot;
+      result = 0;
+    }
+    operation->done(operation, result);
+    listeners_.Run();
+  }
+  void CompleteAll() {
+    while (pending() > 0) Complete();
+  }
+
+  std::string cached;
+  std::string stable;  // what a power cut leaves
+  int submits = 0;
+
+ private:
+  struct Pending {
+    Operation* operation;
+    std::string snapshot;  // kSync: what it makes stable at least
+  };
+
+  void Start(Operation* operation, Operation::Kind kind, int fd, iovec* pieces, uint32_t count,
+             uint64_t offset, bool dsync) {
+    operation->kind = kind;
+    operation->fd = fd;
+    operation->pieces = pieces;
+    operation->piece_count = count;
+    operation->offset = offset;
+    operation->dsync = dsync;
+    pending_.push_back({operation, kind == Operation::Kind::kSync ? cached : std::string()});
+  }
+
+  int64_t Transfer(const Operation& operation, size_t limit) {
+    uint64_t at = operation.offset;
+    for (uint32_t i = 0; i < operation.piece_count; ++i) {
+      for (size_t byte = 0; byte < operation.pieces[i].iov_len; ++byte, ++at) {
+        if (at >= cached.size() || at - operation.offset >= limit) return at - operation.offset;
+        char& guest = static_cast<char*>(operation.pieces[i].iov_base)[byte];
+        if (operation.kind == Operation::Kind::kRead) {
+          guest = cached[at];
+        } else {
+          cached[at] = guest;
+          if (operation.dsync) stable[at] = guest;
+        }
+      }
+    }
+    return at - operation.offset;
+  }
+
+  std::deque<Pending> pending_;
+  backend::BatchListeners listeners_;
+};
+
+}  // namespace vmsg::testing

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <functional>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "backend/devices/async_file_io.h"
+#include "backend/devices/unique_fd.h"
+#include "tests/devices/manual_loop.h"
+#include "tests/devices/temp_dir.h"
+
+namespace vmsg::testing {
+namespace {
+
+struct Operation : backend::FileOperation {
+  Operation() {
+    done = [](backend::FileOperation* operation, int64_t result) {
+      static_cast<Operation*>(operation)->result = result;
+    };
+  }
+  static constexpr int64_t kPending = INT64_MIN;
+  int64_t result = kPending;
+  bool ended() const { return result != kPending; }
+};
+
+class UringFileIoTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    auto io = backend::NewUringFileIo(&loop_);
+    if (!io.ok()) GTEST_SKIP() << io.status();
+    io_ = *std::move(io);
+  }
+  void Await(const Operation& operation) {
+    io_->Submit();
+    ASSERT_TRUE(loop_.RunUntil([&] { return operation.ended(); }));
+  }
+  backend::UniqueFd Open(const std::string& path) {
+    return backend::UniqueFd(open(path.c_str(), O_RDWR | O_CLOEXEC));
+  }
+
+  TempDir dir_;
+  ManualLoop loop_;
+  std::unique_ptr<backend::AsyncFileIo> io_;
+};
+
+TEST_F(UringFileIoTest, MorePiecesThanOneCallTakes) {
+  const std::string path = dir_.File("f", 5000);
+  const backend::UniqueFd fd = Open(path);
+  std::string bytes(5000, '\0');
+  std::vector<iovec> pieces;
+  for (char& byte : bytes) pieces.push_back({&byte, 1});
+  Operation read;
+  io_->Readv(&read, fd.get(), pieces.data(), pieces.size(), 0);
+  Await(read);
+  EXPECT_EQ(read.result, 5000);
+  EXPECT_EQ(bytes, TempDir::Content(path));
+}
+
+TEST_F(UringFileIoTest, TheEndOfTheFileEndsARead) {
+  const backend::UniqueFd fd = Open(dir_.File("f", 1000));
+  std::string bytes(4096, '?');
+  iovec piece{bytes.data(), bytes.size()};
+  Operation read;
+  io_->Readv(&read, fd.get(), &piece, 1, 600);
+  Await(read);
+  EXPECT_EQ(read.result, 400);
+  EXPECT_EQ(bytes.substr(0, 400), TempDir::Content(dir_ / "f").substr(600));
+  EXPECT_EQ(bytes.substr(400), std::string(3696, '?'));
+  Operation behind;
+  piece = {bytes.data(), bytes.size()};
+  io_->Readv(&behind, fd.get(), &piece, 1, 1000);
+  Await(behind);
+  EXPECT_EQ(behind.result, 0);
+}
+
+TEST_F(UringFileIoTest, WritesWithAndWithoutDsyncAndSync) {
+  const std::string path = dir_.File("f", 0);
+  const backend::UniqueFd fd = Open(path);
+  std::string bytes = "hello world!";
+  iovec pieces[] = {{bytes.data(), 6}};
+  iovec more[] = {{bytes.data() + 6, 6}};
+  Operation first, second, sync, full;
+  io_->Writev(&first, fd.get(), pieces, 1, 0, true);
+  io_->Writev(&second, fd.get(), more, 1, 6, false);
+  Await(first);
+  Await(second);
+  io_->Sync(&sync, fd.get(), true);
+  io_->Sync(&full, fd.get(), false);
+  Await(sync);
+  Await(full);
+  EXPECT_EQ(first.result, 6);
+  EXPECT_EQ(second.result, 6);
+  EXPECT_EQ(sync.result, 0);
+  EXPECT_EQ(full.result, 0);
+  EXPECT_EQ(TempDir::Content(path), bytes);
+}
+
+TEST_F(UringFileIoTest, ErrorsAreReported) {
+  char byte = 0;
+  iovec piece{&byte, 1};
+  Operation read;
+  io_->Readv(&read, -1, &piece, 1, 0);
+  Await(read);
+  EXPECT_EQ(read.result, -EBADF);
+  const backend::UniqueFd read_only(open(dir_.File("f", 512).c_str(), O_RDONLY | O_CLOEXEC));
+  Operation write;
+  io_->Writev(&write, read_only.get(), &piece, 1, 0, false);
+  Await(write);
+  EXPECT_EQ(write.result, -EBADF);
+}
+
+TEST_F(UringFileIoTest, FarMoreOperationsThanTheRingHoldsAllEnd) {
+  const backend::UniqueFd fd = Open(dir_.File("f", 512));
+  constexpr size_t kOperations = 10000;
+  std::vector<Operation> operations(kOperations);
+  std::vector<char> bytes(kOperations);
+  std::vector<iovec> pieces(kOperations);
+  for (size_t i = 0; i < kOperations; ++i) {
+    pieces[i] = {&bytes[i], 1};
+    io_->Readv(&operations[i], fd.get(), &pieces[i], 1, i % 512);
+  }
+  io_->Submit();
+  for (const Operation& operation : operations) {
+    ASSERT_TRUE(loop_.RunUntil([&] { return operation.ended(); }));
+    ASSERT_EQ(operation.result, 1);
+  }
+}
+
+TEST_F(UringFileIoTest, ACompletionMayStartTheNextOperation) {
+  const backend::UniqueFd fd = Open(dir_.File("f", 512));
+  struct Chained : backend::FileOperation {
+    backend::AsyncFileIo* io;
+    int file;
+    int left = 1000;
+    char byte;
+    iovec piece;
+  } chained;
+  chained.io = io_.get();
+  chained.file = fd.get();
+  chained.done = [](backend::FileOperation* operation, int64_t) {
+    auto* self = static_cast<Chained*>(operation);
+    if (--self->left == 0) return;
+    self->piece = {&self->byte, 1};
+    self->io->Readv(self, self->file, &self->piece, 1, 0);
+  };
+  chained.piece = {&chained.byte, 1};
+  io_->Readv(&chained, fd.get(), &chained.piece, 1, 0);
+  io_->Submit();
+  EXPECT_TRUE(loop_.RunUntil([&] { return chained.left == 0; }));
+}
+
+TEST_F(UringFileIoTest, AnIdleRingAsksForNothing) {
+  const backend::UniqueFd fd = Open(dir_.File("f", 512));
+  char byte;
+  iovec piece{&byte, 1};
+  Operation read;
+  io_->Readv(&read, fd.get(), &piece, 1, 0);
+  Await(read);
+  EXPECT_TRUE(loop_.Settle()) << "a busy loop";
+}
+
+TEST_F(UringFileIoTest, MayBeMadeOnAnotherThreadThanTheOneThatUsesIt) {
+  const backend::UniqueFd fd = Open(dir_.File("f", 512));
+  int64_t result = 0;
+  std::thread io_thread([&] {
+    char byte;
+    iovec piece{&byte, 1};
+    Operation read;
+    io_->Readv(&read, fd.get(), &piece, 1, 0);
+    io_->Submit();
+    EXPECT_TRUE(loop_.RunUntil([&] { return read.ended(); }));
+    result = read.result;
+    io_.reset();
+  });
+  io_thread.join();
+  EXPECT_EQ(result, 1);
+}
+
+struct CountingListener : backend::BatchListener {
+  int batches = 0;
+  std::function<void()> then;
+  void OnBatchEnd() override {
+    ++batches;
+    if (then) then();
+  }
+};
+
+TEST_F(UringFileIoTest, AListenerIsToldOncePerBatch) {
+  CountingListener listener;
+  io_->NotifyAtBatchEnd(&listener);
+  io_->NotifyAtBatchEnd(&listener);
+  EXPECT_TRUE(loop_.Settle());
+  EXPECT_EQ(listener.batches, 1);
+}
+
+TEST_F(UringFileIoTest, AListenerMayForgetAnotherAndItself) {
+  CountingListener first, second;
+  first.then = [&] {
+    io_->ForgetBatchListener(&second);
+    io_->ForgetBatchListener(&first);
+  };
+  io_->NotifyAtBatchEnd(&first);
+  io_->NotifyAtBatchEnd(&second);
+  EXPECT_TRUE(loop_.Settle());
+  EXPECT_EQ(first.batches, 1);
+  EXPECT_EQ(second.batches, 0);
+}
+
+}  // namespace
+}  // namespace vmsg::testing
