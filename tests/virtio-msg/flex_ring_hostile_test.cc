@@ -183,8 +183,8 @@ TEST(HostileConsumer, ScribblingOnOurCursorAndWordsChangesNothing) {
 }
 
 // A peer rewrites the header while it is popped: what Pop decided by is what it handed out, and the
-// cursor moves by that. The whole ring is one cache line of headers that change all the time, so
-// that a second look at any of them would soon see another value.
+// cursor moves by that. The whole ring is one cache line of headers that change all the time. (That
+// each word is read once is shown without a race in read_once_test.cc.)
 TEST(HostileProducer, FlippingTheHeaderDuringPopGainsNothing) {
   constexpr uint64_t kShort = uint64_t{8} << 48 | 0x1111'1111'1111;
   constexpr uint64_t kLong = uint64_t{64} << 48 | 0x2222'2222'2222;
