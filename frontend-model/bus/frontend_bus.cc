@@ -186,11 +186,15 @@ absl::Status FrontendBus::Sleep(Deadline deadline) {
     return status;
   for (const pollfd& ready : fds) {
     if (ready.revents == 0) continue;
-    for (FdSource& source : fds_) {
-      if (source.fd != ready.fd) continue;
-      if (absl::Status status = source.on_readable(); !status.ok()) return status;
-      break;  // the callback may have changed fds_
-    }
+    // Found anew each time, and taken out while it runs: it may add and remove descriptors, itself
+    // too.
+    const auto source = FindFd(ready.fd);
+    if (source == fds_.end()) continue;
+    absl::AnyInvocable<absl::Status()> on_readable = std::move(source->on_readable);
+    const absl::Status status = on_readable();
+    const auto after = FindFd(ready.fd);
+    if (after != fds_.end() && !after->on_readable) after->on_readable = std::move(on_readable);
+    if (!status.ok()) return status;
   }
   return absl::OkStatus();
 }
@@ -256,10 +260,14 @@ void FrontendBus::AddFd(int fd, absl::AnyInvocable<absl::Status()> on_readable) 
   fds_.push_back({fd, std::move(on_readable)});
 }
 
+std::vector<FrontendBus::FdSource>::iterator FrontendBus::FindFd(int fd) {
+  return std::find_if(fds_.begin(), fds_.end(),
+                      [fd](const FdSource& source) { return source.fd == fd; });
+}
+
 void FrontendBus::RemoveFd(int fd) {
-  fds_.erase(std::remove_if(fds_.begin(), fds_.end(),
-                            [fd](const FdSource& source) { return source.fd == fd; }),
-             fds_.end());
+  const auto source = FindFd(fd);
+  if (source != fds_.end()) fds_.erase(source);
 }
 
 }  // namespace vmsg::frontend

@@ -151,6 +151,7 @@ class FrontendBus {
   absl::StatusOr<bool> PushAvail(const PendingAvail& avail);
   absl::StatusOr<bool> PrepareToSleep();
   absl::Status Sleep(Deadline deadline);
+  std::vector<FdSource>::iterator FindFd(int fd);
 
   const wire::Profile& profile_ = wire::Profile::V1();
   RingLink link_;
@@ -181,8 +182,12 @@ absl::StatusOr<FrontendBus::RequestToken> FrontendBus::Send(uint16_t dev_num,
   if (slot == nullptr) return absl::ResourceExhaustedError("too many requests outstanding");
   absl::StatusOr<size_t> size = wire::Encode(profile_, {.dev_num = dev_num, .token = slot->token},
                                              request, scratch_, link_.max_message_size());
-  absl::StatusOr<bool> pushed = size.status();
-  if (size.ok()) pushed = link_.Push(std::span(scratch_).first(*size));
+  absl::StatusOr<bool> pushed = false;
+  if (size.ok()) {
+    pushed = link_.Push(std::span(scratch_).first(*size));
+  } else {
+    pushed = size.status();
+  }
   if (pushed.ok() && *pushed) {
     ++counters_.requests;
     return slot->token;
