@@ -68,9 +68,12 @@ absl::StatusOr<OwnedFd> OpenStopFd(bool until_stdin_closes) {
   OwnedFd either(epoll_create1(EPOLL_CLOEXEC));
   epoll_event event{.events = EPOLLIN, .data = {.u64 = 0}};
   epoll_event closed{.events = EPOLLRDHUP, .data = {.u64 = 0}};
-  if (!either || epoll_ctl(either.get(), EPOLL_CTL_ADD, signal_fd.get(), &event) != 0 ||
-      epoll_ctl(either.get(), EPOLL_CTL_ADD, STDIN_FILENO, &closed) != 0) {
+  if (!either || epoll_ctl(either.get(), EPOLL_CTL_ADD, signal_fd.get(), &event) != 0) {
     return absl::UnavailableError(strerror(errno));
+  }
+  if (epoll_ctl(either.get(), EPOLL_CTL_ADD, STDIN_FILENO, &closed) != 0) {
+    return absl::InvalidArgumentError(
+        "--until-stdin-closes needs a pipe or a socket as standard input");
   }
   signal_fd.Release();  // as long as the process
   return either;
