@@ -67,7 +67,7 @@ class Input {
   uint64_t offset() const { return offset_; }
 
  private:
-  static constexpr size_t kChunk = 64 * 1024;
+  static constexpr size_t kChunk = size_t{64} * 1024;
   int fd_;
   std::vector<std::byte> buffer_;
   size_t begin_ = 0;
