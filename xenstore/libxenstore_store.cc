@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Store on libxenstore. xenstored is trusted; what guests wrote into it is not, and passes through
 // here as plain bytes.
-#include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -14,7 +13,6 @@ extern "C" {
 #include <cstdlib>
 #include <cstring>
 
-#include "absl/cleanup/cleanup.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
@@ -201,16 +199,41 @@ class Operations : public Base {
   xs_transaction_t t_;
 };
 
+// libxenstore does not make its descriptor readable when xenstored goes away, so a program that
+// only polls would never learn of it. An idle second connection to the same socket does. Without a
+// socket (a guest's /dev/xen/xenbus) there is no end of connection to see: -1.
+int ConnectLiveness(const std::string& path) {
+  sockaddr_un address{.sun_family = AF_UNIX};
+  if (path.size() >= sizeof(address.sun_path)) return -1;
+  path.copy(address.sun_path, path.size());
+  const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return -1;
+  if (connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) < 0) {
+    close(fd);
+    return -1;
+  }
+  return fd;
+}
+
 class LibxenstoreStore final : public Operations<Store> {
  public:
-  // Takes over all three. `liveness`: a second connection to xenstored's socket, or -1.
-  LibxenstoreStore(xs_handle* handle, int poll_fd, int liveness)
-      : Operations(handle, XBT_NULL), poll_fd_(poll_fd), liveness_(liveness) {}
+  explicit LibxenstoreStore(xs_handle* handle) : Operations(handle, XBT_NULL) {}
 
   ~LibxenstoreStore() override {
-    close(poll_fd_);
+    if (poll_fd_ >= 0) close(poll_fd_);
     if (liveness_ >= 0) close(liveness_);
     xs_close(handle_);
+  }
+
+  // `path`: where the handle is connected to.
+  absl::Status PreparePolling(const std::string& path) {
+    const int watch_fd = xs_fileno(handle_);
+    if (watch_fd < 0) return StatusFromErrno(errno, "open", "the watch pipe");
+    poll_fd_ = epoll_create1(EPOLL_CLOEXEC);
+    if (poll_fd_ < 0) return StatusFromErrno(errno, "poll", "the connection");
+    if (absl::Status status = AddToPoll(watch_fd); !status.ok()) return status;
+    liveness_ = ConnectLiveness(path);
+    return liveness_ < 0 ? absl::OkStatus() : AddToPoll(liveness_);
   }
 
   absl::Status Transaction(const std::function<absl::Status(NodeAccess&)>& body) override {
@@ -289,6 +312,14 @@ class LibxenstoreStore final : public Operations<Store> {
     return absl::OkStatus();
   }
 
+  absl::Status AddToPoll(int fd) {
+    epoll_event event{.events = EPOLLIN | EPOLLRDHUP, .data = {.fd = fd}};
+    if (epoll_ctl(poll_fd_, EPOLL_CTL_ADD, fd, &event) < 0) {
+      return StatusFromErrno(errno, "poll", "the connection");
+    }
+    return absl::OkStatus();
+  }
+
   // False when xenstored closed the second connection.
   bool Alive() const {
     if (liveness_ < 0) return true;
@@ -297,33 +328,9 @@ class LibxenstoreStore final : public Operations<Store> {
     return got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR));
   }
 
-  int poll_fd_;
-  int liveness_;
+  int poll_fd_ = -1;
+  int liveness_ = -1;  // a second connection to xenstored's socket, or -1
 };
-
-// libxenstore does not make its descriptor readable when xenstored goes away, so a program that
-// only polls would never learn of it. An idle second connection to the same socket does. Without a
-// socket (a guest's /dev/xen/xenbus) there is no end of connection to see: -1.
-int ConnectLiveness(const char* path) {
-  sockaddr_un address{.sun_family = AF_UNIX};
-  if (path == nullptr || strlen(path) >= sizeof(address.sun_path)) return -1;
-  strcpy(address.sun_path, path);
-  const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (fd < 0) return -1;
-  if (connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) < 0) {
-    close(fd);
-    return -1;
-  }
-  return fd;
-}
-
-absl::Status AddToPoll(int poll_fd, int fd) {
-  epoll_event event{.events = EPOLLIN | EPOLLRDHUP, .data = {.fd = fd}};
-  if (epoll_ctl(poll_fd, EPOLL_CTL_ADD, fd, &event) < 0) {
-    return StatusFromErrno(errno, "poll", "the connection");
-  }
-  return absl::OkStatus();
-}
 
 }  // namespace
 
@@ -343,25 +350,9 @@ absl::StatusOr<std::unique_ptr<Store>> OpenStore(const std::string& socket) {
                                                ": ", std::strerror(open_error),
                                                "; is it running, and may this user connect?"));
   }
-  absl::Cleanup close_handle = [handle] { xs_close(handle); };
-  const int watch_fd = xs_fileno(handle);
-  if (watch_fd < 0) return StatusFromErrno(errno, "open", "the watch pipe");
-  fcntl(watch_fd, F_SETFD, FD_CLOEXEC);
-
-  const int poll_fd = epoll_create1(EPOLL_CLOEXEC);
-  if (poll_fd < 0) return StatusFromErrno(errno, "poll", "the connection");
-  absl::Cleanup close_poll = [poll_fd] { close(poll_fd); };
-  if (absl::Status status = AddToPoll(poll_fd, watch_fd); !status.ok()) return status;
-  const int liveness = ConnectLiveness(path.c_str());
-  if (liveness >= 0) {
-    if (absl::Status status = AddToPoll(poll_fd, liveness); !status.ok()) {
-      close(liveness);
-      return status;
-    }
-  }
-  std::move(close_handle).Cancel();
-  std::move(close_poll).Cancel();
-  return std::make_unique<LibxenstoreStore>(handle, poll_fd, liveness);
+  auto store = std::make_unique<LibxenstoreStore>(handle);
+  if (absl::Status status = store->PreparePolling(path); !status.ok()) return status;
+  return store;
 }
 
 }  // namespace vmsg::xenstore

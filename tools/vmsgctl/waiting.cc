@@ -8,17 +8,16 @@
 #include <cstring>
 #include <vector>
 
-#include "absl/cleanup/cleanup.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 
 namespace vmsg::ctl {
+namespace {
 
-absl::StatusOr<bool> WaitFor(xenstore::Store& store, const std::string& path, absl::Duration limit,
-                             absl::FunctionRef<absl::StatusOr<bool>()> condition) {
-  constexpr char kToken[] = "vmsgctl";
-  if (absl::Status status = store.Watch(path, kToken); !status.ok()) return status;
-  absl::Cleanup unwatch = [&] { store.Unwatch(path, kToken).IgnoreError(); };
+constexpr char kToken[] = "vmsgctl";
+
+absl::StatusOr<bool> WaitWatching(xenstore::Store& store, absl::Duration limit,
+                                  absl::FunctionRef<absl::StatusOr<bool>()> condition) {
   const auto deadline = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(limit);
   while (true) {
     absl::StatusOr<bool> met = condition();
@@ -33,6 +32,16 @@ absl::StatusOr<bool> WaitFor(xenstore::Store& store, const std::string& path, ab
     absl::StatusOr<std::vector<xenstore::WatchEvent>> events = store.TakeWatchEvents();
     if (!events.ok()) return events.status();
   }
+}
+
+}  // namespace
+
+absl::StatusOr<bool> WaitFor(xenstore::Store& store, const std::string& path, absl::Duration limit,
+                             absl::FunctionRef<absl::StatusOr<bool>()> condition) {
+  if (absl::Status status = store.Watch(path, kToken); !status.ok()) return status;
+  absl::StatusOr<bool> met = WaitWatching(store, limit, condition);
+  store.Unwatch(path, kToken).IgnoreError();
+  return met;
 }
 
 }  // namespace vmsg::ctl

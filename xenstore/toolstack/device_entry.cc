@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "xenstore/toolstack/device_entry.h"
 
-#include <algorithm>
-#include <array>
-
 #include "absl/status/status.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -20,8 +17,8 @@ constexpr char kNumberKey[] = "num";
 constexpr char kBusKey[] = "bus";
 constexpr size_t kMaxKeyBytes = 32;
 // Nodes beside the parameters in device/<n>: a key of that name would overwrite them.
-constexpr std::array<absl::string_view, 4> kReservedKeys = {kDeviceOnline, kDeviceForce,
-                                                            kHotplugStatus, kHotplugError};
+constexpr const char* kReservedKeys[] = {kDeviceOnline, kDeviceForce, kHotplugStatus,
+                                         kHotplugError};
 
 absl::Status KeyError(absl::string_view key, absl::string_view reason) {
   return absl::InvalidArgumentError(absl::StrCat("key ", Quoted(key), ": ", reason));
@@ -37,8 +34,8 @@ absl::Status CheckKey(absl::string_view key) {
       return KeyError(key, "only letters, digits, '-' and '_' may form a key");
     }
   }
-  if (std::find(kReservedKeys.begin(), kReservedKeys.end(), key) != kReservedKeys.end()) {
-    return KeyError(key, "the name is reserved for the backend's own use");
+  for (const char* reserved : kReservedKeys) {
+    if (key == reserved) return KeyError(key, "the name is reserved for the backend's own use");
   }
   return absl::OkStatus();
 }
