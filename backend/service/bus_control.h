@@ -90,6 +90,7 @@ class BusControl {
     std::optional<OpenedDevice> opened;
     bool leaving = false;
     bool vanished = false;
+    bool reported_ok = false;  // hotplug-status says connected
     std::optional<xenstore::DeviceNodes> next;  // the number was used again meanwhile
   };
 
@@ -122,7 +123,7 @@ class BusControl {
   void FinishRemoval(uint16_t number);
   void AttachAll();
   void DevicesDetached();
-  void Report(const DeviceControl& device, const absl::Status& status);
+  void Report(DeviceControl& device, const absl::Status& status);
   void CloseElsewhere(DeviceControl& device);
   size_t opening() const;
   WorkerPool::Key mapping_lane() const { return WorkerPool::Key{address_.frontend} << 32; }

@@ -148,7 +148,10 @@ void BusControl::DevicesDetached() {
   for (uint16_t number : removed) FinishRemoval(number);
 }
 
-void BusControl::Report(const DeviceControl& device, const absl::Status& status) {
+void BusControl::Report(DeviceControl& device, const absl::Status& status) {
+  // Opened again for the next connection: nothing new.
+  if (status.ok() && std::exchange(device.reported_ok, true)) return;
+  if (!status.ok()) device.reported_ok = false;
   const std::string name = absl::StrCat(Name(), " device ", device.nodes.number);
   if (status.ok()) {
     Log(LogLevel::kInfo, absl::StrCat(name, ": ", device.nodes.type, " connected"));

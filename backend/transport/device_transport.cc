@@ -158,8 +158,13 @@ void DeviceTransport::HandleDeferred(const wire::SetDeviceStatusRequest& request
   if ((request.status & ~before & wire::kStatusFeaturesOk) != 0 && !acceptable.ok()) {
     events_.Problem(acceptable);
   }
-  if ((added & wire::kStatusFeaturesOk) != 0) features_.Freeze();
+  if ((added & wire::kStatusFeaturesOk) != 0) {
+    features_.Freeze();
+    device_->OnFeatures(features_.acknowledged());
+  }
   if ((added & wire::kStatusDriverOk) != 0) Start();
+  // FAILED: the driver gave up, nobody waits for its queues.
+  if (!live()) running_ = 0;
   // Starting may have failed: the answer says so.
   done({.status = status_});
 }

@@ -192,16 +192,27 @@ class UringFileIo final : public AsyncFileIo, public Poller {
 
   static void Prepare(io_uring_sqe* sqe, FileOperation* operation) {
     const unsigned count = std::min<uint32_t>(operation->piece_count, IOV_MAX);
+    const int fd = operation->fd;
+    const iovec* const pieces = operation->pieces;
     switch (operation->kind) {
       case FileOperation::Kind::kRead:
-        io_uring_prep_readv(sqe, operation->fd, operation->pieces, count, operation->offset);
+        // One piece needs no vector for the kernel to copy in.
+        if (count == 1 && pieces->iov_len <= UINT32_MAX) {
+          io_uring_prep_read(sqe, fd, pieces->iov_base, pieces->iov_len, operation->offset);
+        } else {
+          io_uring_prep_readv(sqe, fd, pieces, count, operation->offset);
+        }
         break;
       case FileOperation::Kind::kWrite:
-        io_uring_prep_writev2(sqe, operation->fd, operation->pieces, count, operation->offset,
-                              operation->dsync ? RWF_DSYNC : 0);
+        if (count == 1 && pieces->iov_len <= UINT32_MAX) {
+          io_uring_prep_write(sqe, fd, pieces->iov_base, pieces->iov_len, operation->offset);
+        } else {
+          io_uring_prep_writev(sqe, fd, pieces, count, operation->offset);
+        }
+        sqe->rw_flags = operation->dsync ? RWF_DSYNC : 0;
         break;
       case FileOperation::Kind::kSync:
-        io_uring_prep_fsync(sqe, operation->fd, operation->dsync ? IORING_FSYNC_DATASYNC : 0);
+        io_uring_prep_fsync(sqe, fd, operation->dsync ? IORING_FSYNC_DATASYNC : 0);
         break;
     }
   }

@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0
+// The real loop. Everything that is waited for is handed over explicitly; where time matters, only
+// order is asserted.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <thread>
+#include <vector>
+
+#include "absl/synchronization/notification.h"
+#include "backend/devices/unique_fd.h"
+#include "backend/runtime/event_loop.h"
+
+namespace vmsg::backend {
+namespace {
+
+using ::testing::ElementsAre;
+
+void Raise(int fd) {
+  const uint64_t one = 1;
+  ASSERT_EQ(write(fd, &one, sizeof one), static_cast<ssize_t>(sizeof one));
+}
+void Drain(int fd) {
+  uint64_t value;
+  ASSERT_EQ(read(fd, &value, sizeof value), static_cast<ssize_t>(sizeof value));
+}
+
+class EpollLoopTest : public ::testing::Test {
+ protected:
+  std::unique_ptr<ThreadLoop> loop_ = NewEpollLoop(absl::Microseconds(50));
+  UniqueFd fd_{eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
+  UniqueFd other_{eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
+};
+
+TEST_F(EpollLoopTest, RunsPostedTasksInOrderFromOtherThreads) {
+  std::vector<int> order;
+  std::thread poster([&] {
+    for (int i = 0; i < 100; ++i) loop_->Post([&order, i] { order.push_back(i); });
+    loop_->Post([&] { loop_->Stop(); });
+  });
+  loop_->Run();
+  poster.join();
+  EXPECT_EQ(order.size(), 100u);
+  EXPECT_TRUE(std::is_sorted(order.begin(), order.end()));
+}
+
+TEST_F(EpollLoopTest, StopFromAnotherThreadEndsASleepingLoop) {
+  absl::Notification running;
+  loop_->Post([&] { running.Notify(); });
+  std::thread stopper([&] {
+    running.WaitForNotification();
+    loop_->Stop();
+  });
+  loop_->Run();
+  stopper.join();
+}
+
+TEST_F(EpollLoopTest, CallbackMayUnwatchItselfAndOthers) {
+  int calls = 0;
+  const auto callback = [&](uint32_t) {
+    ++calls;
+    loop_->Unwatch(fd_.get());
+    loop_->Unwatch(other_.get());
+    loop_->Post([&] { loop_->Stop(); });
+  };
+  ASSERT_TRUE(loop_->Watch(fd_.get(), EPOLLIN, callback).ok());
+  ASSERT_TRUE(loop_->Watch(other_.get(), EPOLLIN, callback).ok());
+  Raise(fd_.get());
+  Raise(other_.get());
+  loop_->Run();
+  EXPECT_EQ(calls, 1) << "both were ready in one batch";
+}
+
+TEST_F(EpollLoopTest, SecondWatchOfADescriptorIsRefused) {
+  ASSERT_TRUE(loop_->Watch(fd_.get(), EPOLLIN, [](uint32_t) {}).ok());
+  EXPECT_TRUE(absl::IsAlreadyExists(loop_->Watch(fd_.get(), EPOLLIN, [](uint32_t) {})));
+  loop_->Unwatch(fd_.get());
+  EXPECT_TRUE(loop_->Watch(fd_.get(), EPOLLIN, [](uint32_t) {}).ok());
+  EXPECT_FALSE(loop_->Watch(-1, EPOLLIN, [](uint32_t) {}).ok());
+}
+
+TEST_F(EpollLoopTest, TimersRunInOrderOfTheirTimes) {
+  std::vector<int> order;
+  loop_->RunAfter(absl::Milliseconds(3), [&] {
+    order.push_back(3);
+    loop_->Stop();
+  });
+  loop_->RunAfter(absl::Milliseconds(1), [&] { order.push_back(1); });
+  const EventLoop::TimerId cancelled =
+      loop_->RunAfter(absl::Milliseconds(2), [&] { order.push_back(2); });
+  loop_->RunAfter(absl::ZeroDuration(), [&] { order.push_back(0); });
+  loop_->Cancel(cancelled);
+  loop_->Cancel(cancelled);
+  loop_->Run();
+  EXPECT_THAT(order, ElementsAre(0, 1, 3));
+}
+
+TEST_F(EpollLoopTest, TimerThatSetsItselfAgainDoesNotKeepOthersOut) {
+  int rounds = 0;
+  absl::AnyInvocable<void()> again;
+  std::function<void()> round = [&] {
+    if (++rounds < 1000) loop_->RunAfter(absl::ZeroDuration(), [&] { round(); });
+  };
+  loop_->RunAfter(absl::ZeroDuration(), [&] { round(); });
+  bool seen = false;
+  ASSERT_TRUE(loop_
+                  ->Watch(fd_.get(), EPOLLIN,
+                          [&](uint32_t) {
+                            seen = true;
+                            loop_->Stop();
+                          })
+                  .ok());
+  Raise(fd_.get());
+  loop_->Run();
+  EXPECT_TRUE(seen);
+  EXPECT_LT(rounds, 1000);
+}
+
+// Counts what the loop does with it; finds work `hits` times.
+class CountingPoller : public Poller {
+ public:
+  explicit CountingPoller(std::function<void()> on_sleep) : on_sleep_(std::move(on_sleep)) {}
+  bool Poll() override {
+    ++polls;
+    if (hits == 0) return false;
+    --hits;
+    return true;
+  }
+  bool PrepareToSleep() override {
+    ++prepared;
+    if (arrives > 0) {
+      --arrives;
+      return true;
+    }
+    on_sleep_();
+    return false;
+  }
+  int hits = 0;
+  int arrives = 0;  // times that work turns up while going to sleep
+  int polls = 0;
+  int prepared = 0;
+
+ private:
+  std::function<void()> on_sleep_;
+};
+
+TEST_F(EpollLoopTest, IdleLoopTouchesNoPoller) {
+  CountingPoller poller([] {});
+  loop_->AddPoller(&poller);
+  loop_->RunAfter(absl::Milliseconds(5), [&] { loop_->Stop(); });
+  loop_->Run();
+  EXPECT_EQ(poller.polls, 0);
+  EXPECT_EQ(poller.prepared, 0);
+  loop_->RemovePoller(&poller);
+}
+
+TEST_F(EpollLoopTest, ActivePollerIsPolledUntilItFindsNothingThenArmedOnce) {
+  CountingPoller poller([&] { loop_->Stop(); });
+  poller.hits = 10;
+  loop_->AddPoller(&poller);
+  loop_->Activate(&poller);
+  loop_->Run();
+  EXPECT_EQ(poller.hits, 0);
+  EXPECT_GT(poller.polls, 10);
+  EXPECT_EQ(poller.prepared, 1);
+  loop_->RemovePoller(&poller);
+}
+
+TEST_F(EpollLoopTest, WorkThatArrivesWhileGoingToSleepKeepsItAwake) {
+  CountingPoller poller([&] { loop_->Stop(); });
+  poller.arrives = 2;
+  loop_->AddPoller(&poller);
+  loop_->Activate(&poller);
+  loop_->Run();
+  EXPECT_EQ(poller.prepared, 3);
+  loop_->RemovePoller(&poller);
+}
+
+TEST_F(EpollLoopTest, PollerThatSleepsIsNotPolledUntilItIsActivatedAgain) {
+  int sleeps = 0;
+  CountingPoller poller([&] { ++sleeps; });
+  loop_->AddPoller(&poller);
+  loop_->Activate(&poller);
+  int polls_at_sleep = 0;
+  loop_->RunAfter(absl::Milliseconds(5), [&] { polls_at_sleep = poller.polls; });
+  loop_->RunAfter(absl::Milliseconds(6), [&] {
+    EXPECT_EQ(poller.polls, polls_at_sleep);
+    loop_->Activate(&poller);
+  });
+  loop_->RunAfter(absl::Milliseconds(12), [&] { loop_->Stop(); });
+  loop_->Run();
+  EXPECT_EQ(sleeps, 2);
+  EXPECT_GT(poller.polls, polls_at_sleep);
+  loop_->RemovePoller(&poller);
+}
+
+TEST_F(EpollLoopTest, BusyPollerDoesNotStarveDescriptors) {
+  CountingPoller poller([] {});
+  poller.hits = 1'000'000'000;
+  loop_->AddPoller(&poller);
+  loop_->Activate(&poller);
+  ASSERT_TRUE(loop_
+                  ->Watch(fd_.get(), EPOLLIN,
+                          [&](uint32_t) {
+                            Drain(fd_.get());
+                            loop_->Stop();
+                          })
+                  .ok());
+  Raise(fd_.get());
+  loop_->Run();
+  EXPECT_GT(poller.hits, 0);
+  loop_->RemovePoller(&poller);
+}
+
+TEST_F(EpollLoopTest, IdlePollerLeavesWhileAnotherIsBusy) {
+  CountingPoller busy([] {});
+  busy.hits = 1'000'000'000;
+  CountingPoller idle([&] { loop_->Stop(); });
+  loop_->AddPoller(&busy);
+  loop_->AddPoller(&idle);
+  loop_->Activate(&busy);
+  loop_->Activate(&idle);
+  loop_->Run();
+  EXPECT_EQ(idle.prepared, 1);
+  EXPECT_EQ(busy.prepared, 0);
+  loop_->RemovePoller(&busy);
+  loop_->RemovePoller(&idle);
+}
+
+// Removes itself, or another, in its turn.
+class RemovingPoller : public Poller {
+ public:
+  RemovingPoller(EventLoop* loop, Poller* victim) : loop_(loop), victim_(victim) {}
+  bool Poll() override {
+    loop_->RemovePoller(victim_ != nullptr ? victim_ : this);
+    return true;
+  }
+  bool PrepareToSleep() override { return false; }
+
+ private:
+  EventLoop* const loop_;
+  Poller* const victim_;
+};
+
+TEST_F(EpollLoopTest, PollersMayRemoveThemselvesAndOthersInTheirTurn) {
+  CountingPoller victim([] {});
+  victim.hits = 1'000'000'000;
+  RemovingPoller remover(loop_.get(), &victim);
+  RemovingPoller suicidal(loop_.get(), nullptr);
+  loop_->AddPoller(&remover);
+  loop_->AddPoller(&victim);
+  loop_->AddPoller(&suicidal);
+  loop_->Activate(&remover);
+  loop_->Activate(&suicidal);
+  loop_->Activate(&victim);
+  loop_->RunAfter(absl::Milliseconds(2), [&] {
+    loop_->RemovePoller(&remover);
+    loop_->Stop();
+  });
+  loop_->Run();
+  EXPECT_EQ(victim.polls, 0);
+}
+
+TEST_F(EpollLoopTest, LoopThatMayNotSpinArmsAtOnce) {
+  loop_ = NewEpollLoop(absl::ZeroDuration());
+  CountingPoller poller([&] { loop_->Stop(); });
+  loop_->AddPoller(&poller);
+  loop_->Activate(&poller);
+  loop_->Run();
+  EXPECT_EQ(poller.polls, 1);
+  loop_->RemovePoller(&poller);
+}
+
+}  // namespace
+}  // namespace vmsg::backend
