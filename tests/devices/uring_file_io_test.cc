@@ -153,6 +153,23 @@ TEST_F(UringFileIoTest, ACompletionMayStartTheNextOperation) {
   EXPECT_TRUE(loop_.RunUntil([&] { return chained.left == 0; }));
 }
 
+TEST_F(UringFileIoTest, DestructionWaitsForTheKernelAndCallsNothing) {
+  const backend::UniqueFd fd = Open(dir_.File("f", 512));
+  constexpr size_t kOperations = 1000;
+  std::vector<Operation> operations(kOperations);
+  auto bytes = std::make_unique<char[]>(kOperations);
+  std::vector<iovec> pieces(kOperations);
+  for (size_t i = 0; i < kOperations; ++i) {
+    pieces[i] = {&bytes[i], 1};
+    io_->Readv(&operations[i], fd.get(), &pieces[i], 1, i % 512);
+  }
+  io_->Submit();
+  io_.reset();
+  bytes.reset();  // the kernel no longer writes to it
+  for (const Operation& operation : operations) EXPECT_FALSE(operation.ended());
+  EXPECT_EQ(loop_.watch_count(), 0u);
+}
+
 TEST_F(UringFileIoTest, AnIdleRingAsksForNothing) {
   const backend::UniqueFd fd = Open(dir_.File("f", 512));
   char byte;

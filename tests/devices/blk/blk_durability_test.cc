@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What is on stable storage when, for every way to negotiate the cache; and that direct and cached
 // accesses never run next to each other.
-#include "tests/devices/blk_rig.h"
+#include "tests/devices/blk/blk_rig.h"
 
 namespace vmsg::testing {
 namespace {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The block device's execution of requests: data, errors, identity, configuration, reset.
-#include "tests/devices/blk_rig.h"
+#include "tests/devices/blk/blk_rig.h"
 
 namespace vmsg::testing {
 namespace {
