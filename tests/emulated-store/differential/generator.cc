@@ -5,6 +5,7 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "tools/xen-emu/store/wire/message.h"
 
 extern "C" {
 #include <xen/io/xs_wire.h>
@@ -181,6 +182,13 @@ std::string Generator::Malformed() {
 }
 
 Step Generator::Next() {
+  // What is too long for a message is a kind of its own.
+  Step step = Draw();
+  while (step.payload.size() > kPayloadLimit) step = Draw();
+  return step;
+}
+
+Step Generator::Draw() {
   Step step{.actor = static_cast<int>(Below(kActorCount))};
   if (Below(400) == 0) {
     step.actor = static_cast<int>(Below(2));

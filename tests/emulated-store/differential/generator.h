@@ -46,6 +46,7 @@ class Generator {
   static std::vector<Step> Setup();
 
  private:
+  Step Draw();
   size_t Below(size_t limit) { return random_() % limit; }
   std::string Path();
   std::string Value();

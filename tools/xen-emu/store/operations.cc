@@ -201,6 +201,7 @@ int Operations::StartTransaction(Request& request) {
   }
   const uint32_t id = session.next_transaction++;
   session.transactions.emplace(id, std::make_unique<Transaction>());
+  domains_.NextGeneration();
   ++domain.transactions;
   request.reply = WithNul(absl::StrCat(id));
   return 0;

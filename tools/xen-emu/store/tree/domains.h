@@ -34,6 +34,7 @@ class DomainTable {
   Domain& FindOrAdd(uint32_t id);
   void Erase(uint32_t id);
 
+  // Ticks with every change and every start of a transaction.
   uint64_t NextGeneration() { return ++generation_; }
   // Whether an entry for this domain in a node of this generation is meant for the domain that has
   // the id now.

@@ -157,6 +157,7 @@ int NodeStore::Put(const Caller& caller, const std::string& path, Node node, boo
 }
 
 void NodeStore::Erase(const Caller& caller, const std::string& path) {
+  domains_.NextGeneration();
   if (caller.transaction == nullptr) {
     nodes_.erase(path);
   } else if (Transaction::Touched* touched = caller.transaction->Find(path)) {
