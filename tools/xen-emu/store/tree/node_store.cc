@@ -286,11 +286,17 @@ int NodeStore::RemoveTree(const Caller& caller, const std::string& path) {
 // Children first, as their watchers are told first. Depth is bounded by the length of a path.
 int NodeStore::RemoveBelow(const Caller& caller, const std::string& path, const std::string& top,
                            const NodeRef& node) {
+  Node remaining = *node;
   for (const std::string& name : ChildNames(*node)) {
     std::string child_path = ChildPath(path, name);
     Fetched child = Fetch(caller, child_path);
-    if (!child.node) return EIO;
-    if (int error = RemoveBelow(caller, child_path, top, child.node); error != 0) return error;
+    const int error = child.node ? RemoveBelow(caller, child_path, top, child.node) : EIO;
+    if (error != 0) {
+      // Only in a transaction that cannot commit any more; it sees what is left.
+      Put(caller, path, std::move(remaining), false);
+      return error;
+    }
+    RemoveChild(remaining, name);
   }
   Erase(caller, path);
   Report(caller, path, path != top, node, nullptr);
