@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+// Several requests at once: order, deferred answers, credit, the broken ring.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/backend/bus_rig.h"
+
+namespace vmsg::testing {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using wire::MessageId;
+
+std::vector<uint16_t> Tokens(const std::vector<Received>& all) {
+  std::vector<uint16_t> tokens;
+  for (const Received& one : all) tokens.push_back(one.token());
+  return tokens;
+}
+
+class BusRequestsTest : public BusRig {
+ protected:
+  explicit BusRequestsTest(size_t half = 8192) : BusRig(half) {}
+  // Device 1 with a buffer in flight: its reset takes until that comes back.
+  void MakeSlow() {
+    AddDevice(1);
+    RingDriver ring = GoLive(1);
+    Offer(ring, 1, 0);
+    ASSERT_EQ(devices_[1]->held.size(), 1u);
+  }
+};
+
+TEST_F(BusRequestsTest, ManyOutstandingRequestsAreAllAnsweredInOrder) {
+  AddDevice(1);
+  std::vector<uint16_t> tokens;
+  for (uint16_t token = 100; token < 120; ++token) {
+    Push(1, token, wire::GetDeviceStatusRequest{});
+    tokens.push_back(token);
+  }
+  Publish();
+  EXPECT_EQ(Tokens(Receive()), tokens);
+}
+
+TEST_F(BusRequestsTest, TokensMayRepeatAndAreOnlyEchoed) {
+  AddDevice(1);
+  for (int i = 0; i < 3; ++i) Push(1, 0xffff, wire::GetDeviceStatusRequest{});
+  Publish();
+  EXPECT_THAT(Tokens(Receive()), ElementsAre(0xffff, 0xffff, 0xffff));
+}
+
+// [bus:Message Ordering]
+TEST_F(BusRequestsTest, RequestsBehindADeferredOneWaitForIt) {
+  MakeSlow();
+  Push(1, 10, wire::SetDeviceStatusRequest{0});
+  Push(1, 11, wire::GetDeviceStatusRequest{});
+  Push(1, 12, wire::GetVqueueRequest{0});
+  Publish();
+  EXPECT_THAT(Receive(), IsEmpty());
+  devices_[1]->ReturnOne();
+  Run();
+  const std::vector<Received> all = Receive();
+  ASSERT_THAT(Tokens(all), ElementsAre(10, 11, 12));
+  EXPECT_EQ(all[1].As<wire::GetDeviceStatusResponse>().status, 0u);
+  EXPECT_EQ(all[2].As<wire::GetVqueueResponse>().cur_size, 0u);
+  EXPECT_THAT(resets_, ElementsAre(1));
+}
+
+TEST_F(BusRequestsTest, OtherDevicesDoNotWaitForASlowOne) {
+  MakeSlow();
+  AddDevice(2);
+  Push(1, 10, wire::SetDeviceStatusRequest{0});
+  Push(2, 11, wire::GetDeviceStatusRequest{});
+  Push(0, 12, wire::PingRequest{1});
+  Publish();
+  EXPECT_THAT(Tokens(Receive()), ElementsAre(11, 12));
+}
+
+// [bus:Message Ordering]
+TEST_F(BusRequestsTest, FloodBehindADeferredRequestIsHeldBackAndNothingIsLost) {
+  MakeSlow();
+  std::vector<uint16_t> tokens = {10};
+  Push(1, 10, wire::SetDeviceStatusRequest{0});
+  for (uint16_t i = 0; i < 200; ++i) {
+    Push(1, 1000 + i, wire::GetDeviceStatusRequest{});
+    tokens.push_back(1000 + i);
+  }
+  Publish();
+  EXPECT_LE(endpoint_->counters().messages_received, 20u + backend::kMaxPendingRequests + 2);
+  devices_[1]->ReturnOne();
+  Run();
+  std::vector<uint16_t> received;
+  for (std::vector<Received> some = Receive(); !some.empty(); some = Receive()) {
+    for (uint16_t token : Tokens(some)) received.push_back(token);
+  }
+  EXPECT_EQ(received, tokens);
+}
+
+// [bus:Message Ordering]
+TEST_F(BusRequestsTest, RequestsOfADeviceThatIsRemovedMeanwhileAreAllAnswered) {
+  MakeSlow();
+  Push(1, 10, wire::SetDeviceStatusRequest{0});
+  Push(1, 11, wire::GetDeviceInfoRequest{});
+  Publish();
+  bool gone = false;
+  endpoint_->RemoveDevice(1, [&] { gone = true; });
+  Run();
+  Push(1, 12, wire::GetDeviceInfoRequest{});
+  Publish();
+  EXPECT_EQ(ReceiveOne().id(), MessageId::kEventDevice);
+  EXPECT_FALSE(gone);
+  devices_[1]->ReturnOne();
+  Run();
+  EXPECT_TRUE(gone);
+  const std::vector<Received> all = Receive();
+  ASSERT_THAT(Tokens(all), ElementsAre(10, 11, 12));
+  EXPECT_EQ(all[1].As<wire::GetDeviceInfoResponse>().device_id, 0u);
+}
+
+TEST_F(BusRequestsTest, DeviceNumberIsFreeAgainOnlyWhenItHasDrained) {
+  MakeSlow();
+  endpoint_->RemoveDevice(1, [] {});
+  Run();
+  auto view = std::make_shared<HeldDevice::View>();
+  EXPECT_TRUE(
+      absl::IsAlreadyExists(endpoint_->AddDevice(1, std::make_unique<HeldDevice>(view), true)));
+  devices_[1]->ReturnOne();
+  Run();
+  AddDevice(1, /*announce=*/true);
+}
+
+// The first records of a ring cross its end again and again here.
+class SmallRingTest : public BusRequestsTest {
+ protected:
+  SmallRingTest() : BusRequestsTest(512) {}
+};
+
+TEST_F(SmallRingTest, RequestIsTakenOnlyWhenItsAnswerFits) {
+  AddDevice(1);
+  for (uint16_t token = 1; token <= 20; ++token) Push(1, token, wire::GetDeviceStatusRequest{});
+  Publish();
+  const uint64_t taken = endpoint_->counters().messages_received;
+  EXPECT_LT(taken, 20u) << "a response of the largest size would not have fitted";
+  EXPECT_GT(endpoint_->counters().messages_sent, 0u);
+  std::vector<uint16_t> tokens;
+  for (std::vector<Received> some = Receive(); !some.empty(); some = Receive()) {
+    for (uint16_t token : Tokens(some)) tokens.push_back(token);
+  }
+  ASSERT_EQ(tokens.size(), 20u);
+  EXPECT_TRUE(std::is_sorted(tokens.begin(), tokens.end()));
+}
+
+TEST_F(SmallRingTest, LargestAnswersComeOneByOne) {
+  for (uint16_t token = 1; token <= 20; ++token) Push(0, token, wire::GetDevicesRequest{0, 2000});
+  Publish();
+  std::vector<uint16_t> tokens;
+  for (std::vector<Received> some = Receive(); !some.empty(); some = Receive()) {
+    EXPECT_EQ(some.size(), 1u);
+    for (uint16_t token : Tokens(some)) tokens.push_back(token);
+  }
+  EXPECT_EQ(tokens.size(), 20u);
+}
+
+TEST_F(BusRequestsTest, RingThatLiesAboutItsProducerClosesTheBus) {
+  interface_->out.prod = 8192 + 8;
+  doorbell_.Raise();
+  Run();
+  EXPECT_THAT(broken_, ElementsAre(HasSubstr("prod")));
+  // Nothing more happens on it.
+  Push(0, 1, wire::PingRequest{1});
+  Publish();
+  EXPECT_THAT(Receive(), IsEmpty());
+  EXPECT_EQ(broken_.size(), 1u);
+}
+
+TEST_F(BusRequestsTest, RingThatLiesAboutItsConsumerClosesTheBus) {
+  interface_->in.cons = 64;
+  Push(0, 1, wire::PingRequest{1});
+  Publish();
+  EXPECT_THAT(broken_, ElementsAre(HasSubstr("cons")));
+}
+
+TEST_F(BusRequestsTest, RecordOfAnImpossibleSizeClosesTheBus) {
+  std::vector<std::byte> record(8);
+  record[6] = std::byte{4};
+  PushRecord(record);
+  Publish();
+  EXPECT_THAT(broken_, ElementsAre(HasSubstr("msg_size")));
+}
+
+TEST_F(BusRequestsTest, BrokenBusDrainsItsDevicesWhenItCloses) {
+  MakeSlow();
+  interface_->out.prod += 1;
+  doorbell_.Raise();
+  Run();
+  ASSERT_EQ(broken_.size(), 1u);
+  bool closed = false;
+  endpoint_->Close([&] { closed = true; });
+  Run();
+  EXPECT_FALSE(closed) << "a buffer is in flight";
+  devices_[1]->ReturnOne();
+  Run();
+  EXPECT_TRUE(closed);
+  EXPECT_TRUE(devices_[1]->destroyed);
+  endpoint_.reset();
+}
+
+TEST_F(BusRequestsTest, ClosingBusTouchesTheRingNoMore) {
+  AddDevice(1);
+  RingDriver ring = GoLive(1);
+  Offer(ring, 1, 0);
+  const uint32_t prod = interface_->in.prod;
+  const uint32_t cons = interface_->out.cons;
+  bool closed = false;
+  endpoint_->Close([&] { closed = true; });
+  Push(0, 1, wire::PingRequest{1});
+  Publish();
+  devices_[1]->ReturnOne();
+  Run();
+  EXPECT_TRUE(closed);
+  EXPECT_EQ(interface_->in.prod, prod);
+  EXPECT_EQ(interface_->out.cons, cons);
+  endpoint_.reset();
+}
+
+TEST_F(BusRequestsTest, BusWithoutDevicesClosesAtOnce) {
+  bool closed = false;
+  endpoint_->Close([&] { closed = true; });
+  Run();
+  EXPECT_TRUE(closed);
+  endpoint_.reset();
+}
+
+}  // namespace
+}  // namespace vmsg::testing
