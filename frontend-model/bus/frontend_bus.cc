@@ -182,8 +182,8 @@ absl::StatusOr<bool> FrontendBus::PrepareToSleep() {
 absl::Status FrontendBus::Sleep(Deadline deadline) {
   absl::InlinedVector<pollfd, 4> fds;
   for (const FdSource& source : fds_) fds.push_back({.fd = source.fd, .events = POLLIN});
-  if (absl::Status status = link_.Sleep(deadline, std::span(fds.data(), fds.size())); !status.ok())
-    return status;
+  absl::Status slept = link_.Sleep(deadline, std::span(fds.data(), fds.size()));
+  if (!slept.ok()) return slept;
   for (const pollfd& ready : fds) {
     if (ready.revents == 0) continue;
     // Found anew each time, and taken out while it runs: it may add and remove descriptors, itself

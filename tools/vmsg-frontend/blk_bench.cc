@@ -132,11 +132,17 @@ absl::Status RunBlkBench(BlkDriver& disk, const Arguments& arguments) {
   absl::StatusOr<Workload> load = ReadWorkload(disk, arguments);
   if (!load.ok()) return load.status();
   Bench bench(disk, *load);
+  const bool events = arguments.Has("events");
+  if (events) {
+    PrintBusStates(disk.client().bus(), stderr);
+    std::fputs("started\n", stderr);
+  }
   if (absl::Status status = bench.Run(); !status.ok()) {
     // Nothing may still point at the bench when it goes.
     disk.Quiesce(After(kPatience)).IgnoreError();
     return status;
   }
+  if (events) disk.client().bus().SetBusStateListener(nullptr);
   const double seconds = std::chrono::duration<double>(bench.elapsed()).count();
   const double iops = bench.completed() / seconds;
   const double megabytes = iops * load->block / 1e6;

@@ -63,15 +63,8 @@ absl::Status RunRng(frontend::BusConnection& connection, const Arguments& argume
 }
 
 absl::Status RunHold(frontend::BusConnection& connection, const Arguments&) {
-  std::setvbuf(stdout, nullptr, _IOLBF, 0);
   frontend::FrontendBus& bus = connection.bus();
-  bus.SetBusStateListener([](const wire::EventDevice& event) {
-    const char* state = "unknown state";
-    if (event.device_bus_state == wire::kDeviceReady) state = "ready";
-    if (event.device_bus_state == wire::kDeviceRemoved) state = "removed";
-    if (event.device_bus_state == wire::kDeviceRemovalRequested) state = "removal requested";
-    std::printf("device %u: %s (0x%04x)\n", event.device_number, state, event.device_bus_state);
-  });
+  PrintBusStates(bus, stdout);
   bool ended = false;
   bus.AddFd(STDIN_FILENO, [&ended] {
     char ignored[256];

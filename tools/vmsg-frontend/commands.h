@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdio>
 #include <memory>
 #include <string>
 
@@ -27,10 +28,14 @@ absl::Status RunHold(frontend::BusConnection& connection, const Arguments& argum
 // Replaces this program by nbdkit; returns only on an error.
 absl::Status RunNbd(const Arguments& arguments);
 
-// The device that --dev names, or the first one of this type.
+// The device that --dev names, or the first one of this type. A bus that has just connected may
+// still be opening its devices, so one that is missing is waited for, briefly.
 absl::StatusOr<std::unique_ptr<frontend::DeviceClient>> OpenDevice(
     frontend::BusConnection& connection, const Arguments& arguments, uint32_t device_id,
     const std::string& type);
+
+// Prints "device N ready", "device N removed", ... for each EVENT_DEVICE.
+void PrintBusStates(frontend::FrontendBus& bus, FILE* out);
 
 // "blk", "rng", ...; the number for types this program does not know.
 std::string DeviceTypeName(uint32_t device_id);

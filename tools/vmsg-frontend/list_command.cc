@@ -140,22 +140,46 @@ std::string DeviceTypeName(uint32_t device_id) {
 absl::StatusOr<std::unique_ptr<frontend::DeviceClient>> OpenDevice(
     frontend::BusConnection& connection, const Arguments& arguments, uint32_t device_id,
     const std::string& type) {
-  if (arguments.Has("dev")) {
-    absl::StatusOr<uint64_t> number = arguments.Number("dev", 0, 0, 65535);
-    if (!number.ok()) return number.status();
-    return frontend::DeviceClient::Probe(connection.bus(), connection.memory(),
-                                         static_cast<uint16_t>(*number));
+  absl::StatusOr<uint64_t> number = arguments.Number("dev", 0, 0, 65535);
+  if (!number.ok()) return number.status();
+  const auto find = [&]() -> absl::StatusOr<std::unique_ptr<frontend::DeviceClient>> {
+    if (arguments.Has("dev")) {
+      return frontend::DeviceClient::Probe(connection.bus(), connection.memory(),
+                                           static_cast<uint16_t>(*number));
+    }
+    absl::StatusOr<std::vector<uint16_t>> devices =
+        connection.bus().ListDevices(frontend::After(kPatience));
+    if (!devices.ok()) return devices.status();
+    for (const uint16_t candidate : *devices) {
+      absl::StatusOr<std::unique_ptr<frontend::DeviceClient>> device =
+          frontend::DeviceClient::Probe(connection.bus(), connection.memory(), candidate);
+      if (absl::IsNotFound(device.status())) continue;
+      if (!device.ok() || (*device)->info().device_id == device_id) return device;
+    }
+    return absl::NotFoundError(absl::StrCat("the bus has no device of type ", type));
+  };
+  const frontend::Deadline deadline = frontend::After(std::chrono::seconds(1));
+  bool news = false;
+  connection.bus().SetBusStateListener([&news](const wire::EventDevice&) { news = true; });
+  absl::StatusOr<std::unique_ptr<frontend::DeviceClient>> device = find();
+  while (absl::IsNotFound(device.status()) &&
+         connection.bus().WaitUntil([&news] { return news; }, deadline).ok()) {
+    news = false;
+    device = find();
   }
-  absl::StatusOr<std::vector<uint16_t>> devices =
-      connection.bus().ListDevices(frontend::After(kPatience));
-  if (!devices.ok()) return devices.status();
-  for (const uint16_t number : *devices) {
-    absl::StatusOr<std::unique_ptr<frontend::DeviceClient>> device =
-        frontend::DeviceClient::Probe(connection.bus(), connection.memory(), number);
-    if (absl::IsNotFound(device.status())) continue;
-    if (!device.ok() || (*device)->info().device_id == device_id) return device;
-  }
-  return absl::NotFoundError(absl::StrCat("the bus has no device of type ", type));
+  connection.bus().SetBusStateListener(nullptr);
+  return device;
+}
+
+void PrintBusStates(frontend::FrontendBus& bus, FILE* out) {
+  std::setvbuf(out, nullptr, _IOLBF, 0);
+  bus.SetBusStateListener([out](const wire::EventDevice& event) {
+    std::string state = absl::StrCat("state ", event.device_bus_state);
+    if (event.device_bus_state == wire::kDeviceReady) state = "ready";
+    if (event.device_bus_state == wire::kDeviceRemoved) state = "removed";
+    if (event.device_bus_state == wire::kDeviceRemovalRequested) state = "removal requested";
+    std::fprintf(out, "device %u %s\n", event.device_number, state.c_str());
+  });
 }
 
 absl::Status WriteAll(int fd, const void* bytes, size_t size) {

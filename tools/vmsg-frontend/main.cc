@@ -22,6 +22,7 @@ constexpr char kUsage[] =
                                     --offset N --length N --seed N
   blk bench                         --rw randread|read|randwrite|write --bs N --depth N
                                     --seconds N or --count N; --json
+                                    --events: prints "started" and hotplug events to stderr
   rng --bytes N                     to standard output
   console                           standard input and output to the console;
                                     or --send TEXT --expect TEXT --timeout SECONDS
@@ -85,7 +86,7 @@ int Main(int argc, char** argv) {
       argc, argv, {"xen",  "bus",    "pages",   "ring-order", "dev",     "offset", "length",
                    "seed", "rw",     "bs",      "depth",      "seconds", "count",  "bytes",
                    "send", "expect", "timeout", "socket",     "plugin",  "run",    "spin"},
-      {"help", "json", "sha256", "flush", "readonly"});
+      {"help", "events", "json", "sha256", "flush", "readonly"});
   if (arguments.ok() && arguments->Has("help")) {
     std::fputs(kUsage, stdout);
     return 0;
