@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tests/frontend-model/scripted_backend.h"
+#include "tests/frontend-model/handshake/scripted_backend.h"
 
 #include <gtest/gtest.h>
 #include <poll.h>

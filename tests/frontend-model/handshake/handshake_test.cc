@@ -11,7 +11,7 @@
 #include "frontend-model/bus/bus_connection.h"
 #include "grants/directory.h"
 #include "tests/emulated-xen/emulated_xen.h"
-#include "tests/frontend-model/scripted_backend.h"
+#include "tests/frontend-model/handshake/scripted_backend.h"
 #include "xenstore/toolstack/bus_creation.h"
 
 namespace vmsg::frontend {
