@@ -19,6 +19,7 @@ struct BusAddress {
   uint16_t frontend = 0;
   uint16_t backend = 0;
   uint32_t id = 0;
+  // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 takes the comparison with 0 for a pointer.
   auto operator<=>(const BusAddress&) const = default;
 
   std::string FrontendPath() const {

@@ -183,6 +183,7 @@ class Operations : public Base {
           absl::StrCat("xenstore: set permissions of ", path, ": no owner was given"));
     }
     std::vector<xs_permissions> entries;
+    entries.reserve(permissions.size());
     for (const Permission& permission : permissions) {
       entries.push_back({permission.domain, BitsFromAccess(permission.access)});
     }

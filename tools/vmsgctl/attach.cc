@@ -168,6 +168,7 @@ void RemoveEmptyBus(Store& store, const BusAddress& bus, bool vmsgd_answers,
 int AttachToBus(Store& store, const Plan& plan, const BusAddress& bus,
                 const std::vector<Item>& items, absl::Duration timeout, Console console) {
   std::vector<xenstore::DeviceNodesToWrite> devices;
+  devices.reserve(items.size());
   for (const Item& item : items) {
     devices.push_back({item.number, item.entry.type, item.entry.keys});
   }

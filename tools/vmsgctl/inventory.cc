@@ -120,8 +120,9 @@ absl::StatusOr<BusFacts> ReadBus(NodeAccess& nodes, const BusAddress& bus) {
   const std::string directory = bus.BackendPath();
   const auto read = [&](const std::string& path, std::string& value) {
     absl::StatusOr<std::string> text = ReadOrEmpty(nodes, path);
-    if (text.ok()) value = *std::move(text);
-    return text.status();
+    if (!text.ok()) return text.status();
+    value = *std::move(text);
+    return absl::OkStatus();
   };
   std::string online;
   if (absl::Status status =
