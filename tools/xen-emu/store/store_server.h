@@ -62,9 +62,11 @@ class StoreServer {
   // Domain 0 always is. AlreadyExists: introduced before (nothing fires). Connections of a domain
   // that is not introduced are served all the same.
   absl::Status IntroduceDomain(uint16_t domain);
-  // The domain is gone: its connections are closed with their watches and transactions,
-  // @releaseDomain fires, and its id is removed from the permissions of what it leaves behind.
-  // Removing /local/domain/<id> is the caller's, as it is the toolstack's. NotFound: not known.
+  // The domain is gone: its connections are closed with their watches and transactions, the nodes
+  // it owns are removed with all below them (their watches fire), then @releaseDomain fires. Where
+  // it is listed in the permissions of other nodes it stays listed, but the entry does not count
+  // for a later domain of that id. What domain 0 owns in /local/domain/<id> is the toolstack's to
+  // remove. NotFound: not known.
   absl::Status ReleaseDomain(uint16_t domain);
   // The domain was shut down or crashed but still exists: only @releaseDomain fires, once.
   absl::Status ShutDownDomain(uint16_t domain);

@@ -350,8 +350,6 @@ int NodeStore::Commit(const Requester& requester, Transaction& transaction) {
     if (!touched.modified) continue;
     if (touched.current) {
       auto node = std::make_shared<Node>(*touched.current);
-      // Before the new generation makes an entry for a domain that died meanwhile look fresh.
-      MarkStale(node->permissions, node->generation);
       node->generation = domains_.NextGeneration();
       nodes_.insert_or_assign(touched.path, std::move(node));
     } else {
