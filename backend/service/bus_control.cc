@@ -318,13 +318,23 @@ void BusControl::OnServing(IoThread* thread, absl::StatusOr<Session*> session) {
   thread_ = thread;
   session_ = *session;
   phase_ = Phase::kConnected;
-  // Before state 4, after which the frontend may ask for them.
   AttachAll();
-  if (!gone_ && !stopping_) {
-    SetState(XenbusState::kConnected);
-    Log(LogLevel::kInfo, absl::StrCat(Name(), ": connected, ", pages_taken_, " window pages, ",
-                                      devices_.size(), " devices"));
-  }
+  // State 4 only when the session has the devices, because the frontend may ask for them at once.
+  // The loop runs what is posted in order, so this comes after them.
+  thread_->loop().Post([session = session_, loop = services_.loop, anchor = anchor_]() mutable {
+    PostBack(loop, std::move(anchor),
+             [session](BusControl& control) { control.AnnounceConnected(session); });
+  });
+  Evaluate();
+}
+
+void BusControl::AnnounceConnected(const Session* session) {
+  // Closed, refused or vanished meanwhile: it is on its way to 6.
+  if (phase_ != Phase::kConnected || session_ != session || gone_ || stopping_) return;
+  if (goal_ != Goal::kNone || view_.ours == XenbusState::kClosing) return;
+  SetState(XenbusState::kConnected);
+  Log(LogLevel::kInfo, absl::StrCat(Name(), ": connected, ", pages_taken_, " window pages, ",
+                                    devices_.size(), " devices"));
   Evaluate();
 }
 

@@ -90,7 +90,7 @@ class BusControl {
     std::optional<OpenedDevice> opened;
     bool leaving = false;
     bool vanished = false;
-    bool reported_ok = false;  // hotplug-status says connected
+    bool reported_ok = false;                   // hotplug-status says connected
     std::optional<xenstore::DeviceNodes> next;  // the number was used again meanwhile
   };
 
@@ -109,6 +109,7 @@ class BusControl {
   void Serve(const xenstore::FrontendRequest& request, MappedRing ring,
              grants::GrantMapping window);
   void OnServing(IoThread* thread, absl::StatusOr<Session*> session);
+  void AnnounceConnected(const Session* session);
   void Refuse(const absl::Status& why);
   void OnBroken(const absl::Status& why);
   void CloseSession();
