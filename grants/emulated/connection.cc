@@ -140,7 +140,7 @@ absl::StatusOr<Reply> Connection::Receive(Operation operation) {
     if (more <= 0) return Broken("does not answer in full", more < 0 ? errno : 0);
     got += more;
   }
-  FrameHeader header;
+  FrameHeader header{};
   std::memcpy(&header, start, sizeof(header));
   if (header.size < sizeof(header) || header.size > kMaxReplySize || header.size < got ||
       header.operation != static_cast<uint16_t>(operation)) {

@@ -172,7 +172,7 @@ class EmulatedEventChannels final : public grants::EventChannels {
     std::lock_guard lock(mutex_);
     absl::StatusOr<Reply> reply = connection_->Call(operation, request);
     if (!reply.ok()) return reply.status();
-    PortReply answer;
+    PortReply answer{};
     if (absl::Status status = reply->Get(0, &answer); !status.ok()) return status;
     if (answer.slot >= kEventSlots) return absl::InternalError("emulated Xen: a slot out of range");
     Port port{.slot = answer.slot};
@@ -191,7 +191,7 @@ class EmulatedEventChannels final : public grants::EventChannels {
     absl::StatusOr<Reply> reply =
         connection_->Call(Operation::kQueryPeer, PortRequest{.port = number});
     if (!reply.ok()) return reply.status();
-    PortReply answer;
+    PortReply answer{};
     if (absl::Status status = reply->Get(0, &answer); !status.ok()) return status;
     return Learn(answer, *reply, port);
   }

@@ -35,7 +35,7 @@ class EmulatedGrantMapper final : public grants::GrantMapper {
     absl::StatusOr<Reply> reply = connection_->Call(
         Operation::kMap, request, std::as_bytes(std::span(refs.data(), refs.size())));
     if (!reply.ok()) return reply.status();
-    MapReply answer;
+    MapReply answer{};
     if (absl::Status status = reply->Get(0, &answer); !status.ok()) return status;
     absl::StatusOr<std::span<std::byte>> bytes = MapAnswer(request, answer, *reply);
     if (!bytes.ok()) {

@@ -40,7 +40,7 @@ class EmulatedGrantSharer final : public grants::GrantSharer {
                                .known_memory = files_.Known(kOwn, true)};
     absl::StatusOr<Reply> reply = connection_->Call(Operation::kShare, request);
     if (!reply.ok()) return reply.status();
-    ShareReply answer;
+    ShareReply answer{};
     if (absl::Status status = reply->Get(0, &answer); !status.ok()) return status;
     std::vector<GrantRef> refs;
     absl::StatusOr<std::span<std::byte>> bytes = MapAnswer(request, answer, *reply, &refs);

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <filesystem>
 
 #include "absl/strings/numbers.h"
@@ -86,7 +87,14 @@ EmulatedXen::~EmulatedXen() {
   control_.reset();
   if (pid_ > 0) {
     kill(pid_, SIGTERM);
-    waitpid(pid_, nullptr, 0);
+    int status = 0;
+    waitpid(pid_, &status, 0);
+    // A sanitizer's report, or a crash: no test may pass over it.
+    const bool crashed = WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL;
+    if (crashed || (WIFEXITED(status) && WEXITSTATUS(status) != 0)) {
+      fprintf(stderr, "xen-emu ended badly: wait status %#x\n", status);
+      abort();
+    }
   }
   if (stdin_ >= 0) close(stdin_);
   std::error_code ignored;

@@ -26,7 +26,7 @@ Client::Input Client::Read(bool until_end) {
     size_t wanted = kReadSize;
     if (had >= sizeof(FrameHeader)) {
       if (!SizeIsValid()) return Input::kMalformed;
-      FrameHeader header;
+      FrameHeader header{};
       std::memcpy(&header, in_.data(), sizeof(header));
       if (header.size > had) wanted = std::min<size_t>(header.size - had, kLargestRead);
     }
@@ -43,14 +43,14 @@ Client::Input Client::Read(bool until_end) {
 }
 
 bool Client::SizeIsValid() const {
-  FrameHeader header;
+  FrameHeader header{};
   std::memcpy(&header, in_.data() + in_start_, sizeof(header));
   return header.size >= sizeof(header) && header.size <= kMaxFrameSize;
 }
 
 std::optional<Client::Frame> Client::Front() const {
   if (in_.size() - in_start_ < sizeof(FrameHeader) || !out_.empty()) return std::nullopt;
-  FrameHeader header;
+  FrameHeader header{};
   std::memcpy(&header, in_.data() + in_start_, sizeof(header));
   if (!SizeIsValid() || header.size > in_.size() - in_start_) return std::nullopt;
   return Frame{static_cast<Operation>(header.operation),
@@ -58,7 +58,7 @@ std::optional<Client::Frame> Client::Front() const {
 }
 
 void Client::Pop() {
-  FrameHeader header;
+  FrameHeader header{};
   std::memcpy(&header, in_.data() + in_start_, sizeof(header));
   in_start_ += header.size;
   if (in_start_ == in_.size()) {

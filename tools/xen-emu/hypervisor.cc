@@ -47,7 +47,7 @@ absl::StatusOr<Answer> Hypervisor::Serve(OpenHandle& handle, Operation operation
       return Share(handle, body);
     case Operation::kUnmap:
     case Operation::kUnshare: {
-      ReleaseRequest request;
+      ReleaseRequest request{};
       if (absl::Status status = Parse(body, &request); !status.ok()) return status;
       if (operation == Operation::kUnmap) {
         Unmap(handle, request.id);
@@ -71,7 +71,7 @@ absl::StatusOr<Answer> Hypervisor::Serve(OpenHandle& handle, Operation operation
 }
 
 absl::StatusOr<Answer> Hypervisor::Map(OpenHandle& handle, std::span<const std::byte> body) {
-  MapRequest request;
+  MapRequest request{};
   if (absl::Status status = Parse(body, &request); !status.ok()) return status;
   if (request.count == 0 || request.count > kMaxMapPages ||
       body.size() != sizeof(request) + size_t{request.count} * sizeof(GrantRef)) {
@@ -123,7 +123,7 @@ absl::StatusOr<Answer> Hypervisor::Map(OpenHandle& handle, std::span<const std::
 }
 
 absl::StatusOr<Answer> Hypervisor::Share(OpenHandle& handle, std::span<const std::byte> body) {
-  ShareRequest request;
+  ShareRequest request{};
   if (absl::Status status = Parse(body, &request); !status.ok()) return status;
   Domain& domain = *handle.domain;
   if (request.pages == 0 || request.with >= grants::kFirstReservedDomain) {
@@ -175,7 +175,7 @@ absl::StatusOr<Answer> Hypervisor::OpenEvents(OpenHandle& handle) {
 
 absl::StatusOr<Answer> Hypervisor::ServePort(OpenHandle& handle, Operation operation,
                                              std::span<const std::byte> body) {
-  PortRequest request;
+  PortRequest request{};
   if (absl::Status status = Parse(body, &request); !status.ok()) return status;
   EventHandle* events = handle.events.get();
   if (events == nullptr) {
