@@ -52,8 +52,6 @@ bool IsAtOrBelow(absl::string_view path, absl::string_view ancestor) {
   return path.empty() || path[0] == '/';
 }
 
-std::string DomainPath(uint32_t domain) {
-  return absl::StrCat("/local/domain/", domain);
-}
+std::string DomainPath(uint32_t domain) { return absl::StrCat("/local/domain/", domain); }
 
 }  // namespace vmsg::emu::store
