@@ -2,8 +2,6 @@
 // Event channels whose events pass through shared memory and eventfds (event_page.h). xen-emu is
 // asked when a port is made, bound or closed, and at the first notification after its other end
 // changed; never for an event.
-#include <sys/mman.h>
-
 #include <bit>
 #include <mutex>
 #include <unordered_map>
@@ -13,6 +11,7 @@
 #include "grants/emulated/event_page.h"
 #include "grants/emulated/handles.h"
 #include "grants/emulated/protocol.h"
+#include "grants/emulated/shared_page.h"
 #include "grants/event_channels.h"
 
 namespace vmsg::emu {
@@ -20,35 +19,6 @@ namespace {
 
 using grants::DomainId;
 using grants::EventPort;
-
-// A shared page of type T. The file is not kept: a service has a peer for every guest.
-template <class T>
-class SharedPage {
- public:
-  SharedPage() = default;
-  SharedPage(SharedPage&& other) noexcept : page_(std::exchange(other.page_, nullptr)) {}
-  SharedPage& operator=(SharedPage&& other) noexcept {
-    std::swap(page_, other.page_);
-    return *this;
-  }
-  ~SharedPage() {
-    if (page_ != nullptr) munmap(page_, sizeof(T));
-  }
-  static absl::StatusOr<SharedPage> Map(const OwnedFd& file) {
-    void* base = file ? mmap(nullptr, sizeof(T), PROT_READ | PROT_WRITE, MAP_SHARED, file.get(), 0)
-                      : MAP_FAILED;
-    if (base == MAP_FAILED) {
-      return absl::ResourceExhaustedError("emulated Xen: cannot map an event page");
-    }
-    SharedPage page;
-    page.page_ = static_cast<T*>(base);
-    return page;
-  }
-  T* operator->() const { return page_; }
-
- private:
-  T* page_ = nullptr;
-};
 
 // The handle at the other end of one or more ports.
 struct Peer {

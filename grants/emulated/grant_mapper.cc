@@ -8,6 +8,7 @@
 #include "grants/emulated/handles.h"
 #include "grants/emulated/memory_files.h"
 #include "grants/emulated/protocol.h"
+#include "grants/emulated/shared_page.h"
 #include "grants/grant_mapper.h"
 
 namespace vmsg::emu {
@@ -20,8 +21,8 @@ using grants::GrantRef;
 
 class EmulatedGrantMapper final : public grants::GrantMapper {
  public:
-  explicit EmulatedGrantMapper(std::unique_ptr<Connection> connection)
-      : connection_(std::move(connection)) {}
+  EmulatedGrantMapper(std::unique_ptr<Connection> connection, SharedPage<ReleasePage> releases)
+      : connection_(std::move(connection)), releases_(std::move(releases)) {}
 
   absl::StatusOr<GrantMapping> Map(DomainId domain, absl::Span<const GrantRef> refs,
                                    Access access) override {
@@ -39,7 +40,7 @@ class EmulatedGrantMapper final : public grants::GrantMapper {
     if (absl::Status status = reply->Get(0, &answer); !status.ok()) return status;
     absl::StatusOr<std::span<std::byte>> bytes = MapAnswer(request, answer, *reply);
     if (!bytes.ok()) {
-      connection_->Post(Operation::kUnmap, {.id = answer.mapping});
+      Release(answer.mapping);
       return bytes.status();
     }
     mappings_.emplace(bytes->data(), answer.mapping);
@@ -87,12 +88,24 @@ class EmulatedGrantMapper final : public grants::GrantMapper {
     // The pages go first: once xen-emu has heard of it, the guest may use them for something else.
     // Under the lock: another thread's Map may get this address as soon as it is free.
     UnmapRange(bytes);
-    connection_->Post(Operation::kUnmap, {.id = mapping->second});
+    Release(mapping->second);
     mappings_.erase(mapping);
+  }
+
+  void Release(uint64_t mapping) {
+    std::atomic_ref<uint64_t> slot = releases_->slot(next_release_);
+    if (slot.load(std::memory_order_acquire) != 0) {
+      connection_->Post(Operation::kUnmap, {.id = mapping});
+      return;
+    }
+    slot.store(mapping, std::memory_order_release);
+    ++next_release_;
   }
 
   std::mutex mutex_;
   std::unique_ptr<Connection> connection_;
+  SharedPage<ReleasePage> releases_;
+  uint32_t next_release_ = 0;
   MemoryFiles files_;
   std::unordered_map<std::byte*, uint64_t> mappings_;  // by first byte
 };
@@ -102,7 +115,11 @@ class EmulatedGrantMapper final : public grants::GrantMapper {
 absl::StatusOr<std::unique_ptr<grants::GrantMapper>> OpenGrantMapper(const std::string& directory) {
   auto connection = Connection::Open(absl::StrCat(directory, "/", kHypervisorSocket));
   if (!connection.ok()) return connection.status();
-  return std::make_unique<EmulatedGrantMapper>(*std::move(connection));
+  absl::StatusOr<Reply> reply = (*connection)->Call(Operation::kOpenReleases, {});
+  if (!reply.ok()) return reply.status();
+  auto releases = SharedPage<ReleasePage>::Map(reply->fds[0]);
+  if (!releases.ok()) return releases.status();
+  return std::make_unique<EmulatedGrantMapper>(*std::move(connection), *std::move(releases));
 }
 
 }  // namespace vmsg::emu

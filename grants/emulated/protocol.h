@@ -9,6 +9,7 @@
 // machine: integers are in its own byte order.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
@@ -26,6 +27,7 @@ enum class Operation : uint16_t {
   kBindInterdomain = 7,
   kQueryPeer = 8,
   kUnbind = 9,
+  kOpenReleases = 10,
   kCommand = 32,  // text in, text out; Dom0's socket only
 };
 
@@ -80,6 +82,17 @@ struct ShareReply {
 // kUnmap, kUnshare.
 struct ReleaseRequest {
   uint64_t id;
+};
+
+// The reply to kOpenReleases is empty; with it comes the file of this page. A mapping that is
+// written to the page is released without a message: xen-emu empties the page before it serves
+// anybody's next request, and nobody can see the difference. The handle writes ids to the slots in
+// turn, each once it is 0 again (until then it uses kUnmap); xen-emu sets them to 0, in turn too.
+struct ReleasePage {
+  static constexpr uint32_t kSlots = 512;
+  uint64_t ids[kSlots];
+
+  std::atomic_ref<uint64_t> slot(uint32_t n) { return std::atomic_ref<uint64_t>(ids[n % kSlots]); }
 };
 
 // The reply to kOpenEvents is empty; with it come: event page, control page, eventfd.

@@ -239,6 +239,23 @@ TEST_P(GrantContract, EveryUnmapReleases) {
   EXPECT_EQ(*xen_->MappingsLeft(), 0);
 }
 
+TEST_P(GrantContract, AThousandUnmapsInARowRelease) {
+  auto sharer = Sharer();
+  auto mapper = Mapper();
+  constexpr int kMappings = 1000;
+  auto shared = sharer->Share(xen_->backend.id, 1, Access::kReadWrite);
+  ASSERT_TRUE(shared.ok());
+  std::vector<GrantMapping> mappings;
+  for (int i = 0; i < kMappings; ++i) {
+    auto mapping = mapper->Map(xen_->guest.id, shared->refs(), Access::kReadWrite);
+    ASSERT_TRUE(mapping.ok()) << mapping.status();
+    mappings.push_back(*std::move(mapping));
+  }
+  EXPECT_EQ(*xen_->MappingsLeft(), kMappings);
+  mappings.clear();
+  EXPECT_EQ(*xen_->MappingsLeft(), 0);
+}
+
 TEST_P(GrantContract, ThreadsMapAndShareAtOnce) {
   auto sharer = Sharer();
   auto mapper = Mapper();

@@ -11,6 +11,7 @@
 #include <random>
 
 #include "grants/emulated/connection.h"
+#include "grants/emulated/shared_page.h"
 #include "tests/emulated-xen/machine_test.h"
 
 namespace vmsg::test {
@@ -142,6 +143,30 @@ TEST_F(Protocol, RefusesToOpenEventsTwice) {
   EXPECT_TRUE(connection->Call(Operation::kOpenEvents, {}).ok());
   EXPECT_EQ(connection->Call(Operation::kOpenEvents, {}).status().code(),
             absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(Protocol, RefusesToOpenReleasesTwice) {
+  auto connection = Open();
+  EXPECT_TRUE(connection->Call(Operation::kOpenReleases, {}).ok());
+  EXPECT_EQ(connection->Call(Operation::kOpenReleases, {}).status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(Protocol, ReleasePageFullOfNonsenseReleasesNobodysMappings) {
+  auto sharer = Sharer();
+  auto mapper = Mapper();
+  auto shared = sharer->Share(0, 2, Access::kReadWrite);
+  auto mapping = mapper->Map(guest_, shared->refs(), Access::kReadWrite);
+  ASSERT_TRUE(mapping.ok());
+  auto connection = Open();
+  auto reply = connection->Call(Operation::kOpenReleases, {});
+  ASSERT_TRUE(reply.ok());
+  auto page = emu::SharedPage<emu::ReleasePage>::Map(reply->fds[0]);
+  ASSERT_TRUE(page.ok());
+  for (int round = 0; round < 3; ++round) {
+    for (uint32_t i = 0; i < emu::ReleasePage::kSlots; ++i) (*page)->slot(i).store(i + 1);
+    EXPECT_EQ(xen_->DomainCounts(guest_)->pinned, 2);
+  }
 }
 
 TEST_F(Protocol, AGuestRunsNoCommands) {

@@ -58,6 +58,8 @@ absl::StatusOr<Answer> Hypervisor::Serve(OpenHandle& handle, Operation operation
     }
     case Operation::kOpenEvents:
       return OpenEvents(handle);
+    case Operation::kOpenReleases:
+      return OpenReleases(handle);
     case Operation::kAllocateUnbound:
     case Operation::kBindInterdomain:
     case Operation::kQueryPeer:
@@ -173,6 +175,34 @@ absl::StatusOr<Answer> Hypervisor::OpenEvents(OpenHandle& handle) {
   return answer;
 }
 
+absl::StatusOr<Answer> Hypervisor::OpenReleases(OpenHandle& handle) {
+  if (handle.releases_file) {
+    return absl::InvalidArgumentError("the handle has opened its release page already");
+  }
+  auto file = CreateSealedFile("xen-emu-releases", sizeof(ReleasePage));
+  if (!file.ok()) return file.status();
+  auto page = SharedPage<ReleasePage>::Map(*file);
+  if (!page.ok()) return page.status();
+  handle.releases_file = *std::move(file);
+  handle.releases = *std::move(page);
+  releasing_.insert(&handle);
+  Answer answer;
+  answer.fds[0] = handle.releases_file.get();
+  return answer;
+}
+
+void Hypervisor::DrainReleases() {
+  for (OpenHandle* handle : releasing_) {
+    for (uint32_t i = 0; i < ReleasePage::kSlots; ++i) {
+      const uint64_t mapping =
+          handle->releases->slot(handle->next_release).exchange(0, std::memory_order_acq_rel);
+      if (mapping == 0) break;
+      ++handle->next_release;
+      Unmap(*handle, mapping);
+    }
+  }
+}
+
 absl::StatusOr<Answer> Hypervisor::ServePort(OpenHandle& handle, Operation operation,
                                              std::span<const std::byte> body) {
   PortRequest request{};
@@ -242,6 +272,7 @@ void Hypervisor::Close(OpenHandle& handle) {
   while (!handle.shares.empty()) Unshare(handle, handle.shares.begin()->first);
   if (handle.events != nullptr) ports_.CloseAll(handle.events.get());
   handle.events.reset();
+  releasing_.erase(&handle);
 }
 
 }  // namespace vmsg::emu

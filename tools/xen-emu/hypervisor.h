@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <set>
 #include <span>
 #include <unordered_map>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "grants/emulated/protocol.h"
+#include "grants/emulated/shared_page.h"
 #include "tools/xen-emu/domains/domain.h"
 #include "tools/xen-emu/domains/event_ports.h"
 #include "tools/xen-emu/faults.h"
@@ -31,6 +33,9 @@ struct OpenHandle {
   std::unordered_map<uint64_t, Mapping> mappings;
   std::unordered_map<uint64_t, std::vector<grants::GrantRef>> shares;
   std::unique_ptr<EventHandle> events;
+  OwnedFd releases_file;
+  SharedPage<ReleasePage> releases;
+  uint32_t next_release = 0;
 };
 
 // The body of a reply, and the files that go with it: xen-emu's own, to be sent at once.
@@ -59,6 +64,9 @@ class Hypervisor {
   absl::StatusOr<Answer> Serve(OpenHandle& handle, Operation operation,
                                std::span<const std::byte> body);
 
+  // What handles released through their pages: to be called before requests are served.
+  void DrainReleases();
+
   // The process is gone: unmaps, closes, and ends what the handle held.
   void Close(OpenHandle& handle);
 
@@ -72,6 +80,7 @@ class Hypervisor {
   absl::StatusOr<Answer> Map(OpenHandle& handle, std::span<const std::byte> body);
   absl::StatusOr<Answer> Share(OpenHandle& handle, std::span<const std::byte> body);
   absl::StatusOr<Answer> OpenEvents(OpenHandle& handle);
+  absl::StatusOr<Answer> OpenReleases(OpenHandle& handle);
   absl::StatusOr<Answer> ServePort(OpenHandle& handle, Operation operation,
                                    std::span<const std::byte> body);
   absl::StatusOr<Answer> Describe(const OpenHandle& handle, grants::EventPort port);
@@ -81,6 +90,7 @@ class Hypervisor {
   DomainList& domains_;
   EventPorts ports_;
   Faults faults_;
+  std::set<OpenHandle*> releasing_;  // handles with a release page
   uint64_t next_id_ = 1;
 };
 

@@ -204,6 +204,7 @@ void Server::ServeBatch() {
                                TimeoutMilliseconds());
   const std::span<const epoll_event> events(events_.data(), std::max(count, 0));
   for (const epoll_event& event : events) ReadAndRelease(event.data.u64, event.events);
+  hypervisor_->DrainReleases();
   bool store_ready = store_due_ <= absl::Now();
   for (const epoll_event& event : events) {
     const uint64_t id = event.data.u64;

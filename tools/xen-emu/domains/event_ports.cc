@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "absl/strings/str_cat.h"
 #include "tools/xen-emu/domains/memory.h"
@@ -25,18 +24,10 @@ absl::StatusOr<std::unique_ptr<EventHandle>> EventHandle::Create(uint64_t id, Do
   if (!handle->eventfd_) {
     return absl::ResourceExhaustedError(absl::StrCat("xen-emu: no eventfd: ", strerror(errno)));
   }
-  void* base = mmap(nullptr, kControlPageSize, PROT_READ | PROT_WRITE, MAP_SHARED,
-                    handle->control_file_.get(), 0);
-  if (base == MAP_FAILED) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("xen-emu: no memory for an event handle: ", strerror(errno)));
-  }
-  handle->control_ = static_cast<ControlPage*>(base);
+  auto control_page = SharedPage<ControlPage>::Map(handle->control_file_);
+  if (!control_page.ok()) return control_page.status();
+  handle->control_ = *std::move(control_page);
   return handle;
-}
-
-EventHandle::~EventHandle() {
-  if (control_ != nullptr) munmap(control_, kControlPageSize);
 }
 
 absl::StatusOr<EventPort> EventPorts::AllocateUnbound(EventHandle* handle, DomainId remote) {

@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "grants/emulated/connection.h"
 #include "grants/emulated/event_page.h"
+#include "grants/emulated/shared_page.h"
 #include "grants/xen_types.h"
 
 namespace vmsg::emu {
@@ -21,7 +22,6 @@ namespace vmsg::emu {
 class EventHandle {
  public:
   static absl::StatusOr<std::unique_ptr<EventHandle>> Create(uint64_t id, grants::DomainId domain);
-  ~EventHandle();
 
   const uint64_t id;  // never 0, never used twice
   const grants::DomainId domain;
@@ -34,7 +34,7 @@ class EventHandle {
   OwnedFd page_;
   OwnedFd control_file_;
   OwnedFd eventfd_;
-  ControlPage* control_ = nullptr;
+  SharedPage<ControlPage> control_;
   std::bitset<kEventSlots> slots_;
   std::set<grants::EventPort> ports_;
 };
