@@ -97,12 +97,16 @@ struct DeviceEntry {
 };
 
 // What a device needs, opened: plain values and descriptors, so that the session that runs it needs
-// neither store nor path.
+// neither store nor path. It is kept as long as the entry is there and each session gets a
+// duplicate, so a guest that connects again meets the same terminal and the same file.
 struct OpenedDevice {
   uint16_t number = 0;
   std::string type;
   std::vector<UniqueFd> fds;
   absl::btree_map<std::string, std::string> options;  // checked
+
+  // The same open files under new descriptors. ResourceExhausted: there are no more descriptors.
+  absl::StatusOr<OpenedDevice> Duplicate() const;
 };
 
 struct DeviceType {
@@ -114,6 +118,8 @@ struct DeviceType {
   // In the session: builds the device from opened resources.
   absl::StatusOr<std::unique_ptr<Device>> (*create)(OpenedDevice opened,
                                                     const DeviceEnvironment& environment);
+  // Removes what open made in the file system (a link, a socket); null: it made nothing.
+  void (*remove_names)(const OpenedDevice& opened) = nullptr;
 };
 
 // The table of device types (registry.cc).
@@ -122,5 +128,7 @@ absl::Span<const DeviceType> DeviceTypes();
 absl::StatusOr<OpenedDevice> OpenDevice(const DeviceEntry& entry);
 absl::StatusOr<std::unique_ptr<Device>> CreateDevice(OpenedDevice opened,
                                                      const DeviceEnvironment& environment);
+// The end of what OpenDevice made: nobody will be given it any more.
+void CloseDevice(OpenedDevice opened);
 
 }  // namespace vmsg::backend

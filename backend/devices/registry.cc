@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The device types: one row each.
+#include <fcntl.h>
+
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -15,7 +19,7 @@ namespace {
 
 constexpr DeviceType kTypes[] = {
     {"blk", kBlkKeys, OpenBlk, CreateBlk},
-    {"console", kConsoleKeys, OpenConsole, CreateConsole},
+    {"console", kConsoleKeys, OpenConsole, CreateConsole, RemoveConsoleNames},
     {"rng", kRngKeys, OpenRng, CreateRng},
 };
 
@@ -59,6 +63,25 @@ absl::StatusOr<std::unique_ptr<Device>> CreateDevice(OpenedDevice opened,
   absl::StatusOr<const DeviceType*> type = FindType(opened.type);
   if (!type.ok()) return type.status();
   return (*type)->create(std::move(opened), environment);
+}
+
+absl::StatusOr<OpenedDevice> OpenedDevice::Duplicate() const {
+  OpenedDevice copy{.number = number, .type = type, .fds = {}, .options = options};
+  for (const UniqueFd& fd : fds) {
+    UniqueFd duplicate(fcntl(fd.get(), F_DUPFD_CLOEXEC, 0));
+    if (!duplicate) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("device ", number, ": no descriptor for a duplicate: ", std::strerror(errno),
+                       "; raise the service's limit on open files"));
+    }
+    copy.fds.push_back(std::move(duplicate));
+  }
+  return copy;
+}
+
+void CloseDevice(OpenedDevice opened) {
+  absl::StatusOr<const DeviceType*> type = FindType(opened.type);
+  if (type.ok() && (*type)->remove_names != nullptr) (*type)->remove_names(opened);
 }
 
 }  // namespace vmsg::backend

@@ -159,6 +159,8 @@ bool BusControl::Step() {
       goal_ = Goal::kOffered;
       return true;
     case BusAction::kForget:
+      // Until then its images may not be attached elsewhere; OnClosed asks again.
+      if (closing_ > 0) return false;
       if (absl::Status status = xenstore::RemoveBackendDirectory(*services_.store, address_);
           !status.ok() && !absl::IsNotFound(status)) {
         Log(LogLevel::kError, absl::StrCat(Name(), ": removing the directory: ", status.message()));
@@ -184,6 +186,8 @@ bool BusControl::Pursue() {
   const Goal goal = std::exchange(goal_, Goal::kNone);
   if (gone_ || stopping_) {
     if (!gone_ && view_.ours != XenbusState::kClosed) SetState(XenbusState::kClosed);
+    for (auto& [number, device] : devices_) CloseElsewhere(device);
+    if (closing_ > 0) return false;  // OnClosed comes back
     // Not from within.
     if (finished_ != nullptr) {
       PostBack(services_.loop, anchor_, [](BusControl& control) {

@@ -87,7 +87,8 @@ class BusControl {
   struct DeviceControl {
     xenstore::DeviceNodes nodes;
     DeviceState state = DeviceState::kOpening;
-    std::optional<OpenedDevice> opened;
+    std::optional<OpenedDevice> opened;  // kept while the entry is; sessions get duplicates
+    bool closing = false;                // a worker closes what was opened
     bool leaving = false;
     bool vanished = false;
     bool reported_ok = false;                   // hotplug-status says connected
@@ -126,6 +127,7 @@ class BusControl {
   void DevicesDetached();
   void Report(DeviceControl& device, const absl::Status& status);
   void CloseElsewhere(DeviceControl& device);
+  void OnClosed(uint16_t number);
   size_t opening() const;
   WorkerPool::Key mapping_lane() const { return WorkerPool::Key{address_.frontend} << 32; }
   // Opens have a lane for each bus, so that a file that hangs does not keep the guest's window.
@@ -151,6 +153,7 @@ class BusControl {
   SessionRemains remains_;
 
   absl::btree_map<uint16_t, DeviceControl> devices_;
+  int closing_ = 0;  // CloseElsewhere that has not come back
 };
 
 }  // namespace vmsg::backend

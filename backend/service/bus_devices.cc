@@ -47,7 +47,6 @@ void BusControl::OnOpened(uint16_t number, absl::StatusOr<OpenedDevice> opened) 
     device.opened = *std::move(opened);
   }
   if (device.leaving) {
-    CloseElsewhere(device);
     FinishRemoval(number);
   } else if (device.state == DeviceState::kOpened) {
     if (phase_ == Phase::kConnected) {
@@ -61,15 +60,17 @@ void BusControl::OnOpened(uint16_t number, absl::StatusOr<OpenedDevice> opened) 
 }
 
 void BusControl::Attach(DeviceControl& device, bool announce) {
+  // Ours stays: it is what the next connection gets.
+  absl::StatusOr<OpenedDevice> duplicate = device.opened->Duplicate();
+  if (!duplicate.ok()) return Report(device, duplicate.status());
   device.state = DeviceState::kAttached;
-  thread_->loop().Post([session = session_, announce, opened = *std::move(device.opened),
+  thread_->loop().Post([session = session_, announce, opened = *std::move(duplicate),
                         loop = services_.loop, anchor = anchor_]() mutable {
     const uint16_t number = opened.number;
     absl::Status status = session->AddDevice(std::move(opened), announce);
     PostBack(loop, std::move(anchor),
              [number, status](BusControl& control) { control.OnAttached(number, status); });
   });
-  device.opened.reset();
 }
 
 void BusControl::OnAttached(uint16_t number, const absl::Status& status) {
@@ -78,6 +79,7 @@ void BusControl::OnAttached(uint16_t number, const absl::Status& status) {
   Report(entry->second, status);
   if (status.ok()) return;
   entry->second.state = DeviceState::kFailed;
+  CloseElsewhere(entry->second);
   if (entry->second.leaving) FinishRemoval(number);
 }
 
@@ -96,7 +98,6 @@ void BusControl::RemoveDevice(uint16_t number, bool force) {
     case DeviceState::kOpening:
       return;  // until it is opened
     case DeviceState::kOpened:
-      CloseElsewhere(device);
       return FinishRemoval(number);
     case DeviceState::kFailed:
       return FinishRemoval(number);
@@ -120,6 +121,11 @@ void BusControl::DeviceVanished(uint16_t number) {
 void BusControl::FinishRemoval(uint16_t number) {
   auto entry = devices_.find(number);
   if (entry == devices_.end() || !entry->second.leaving) return;
+  // The entry goes when what it named is free, so that the same image can be attached again at
+  // once.
+  entry->second.state = DeviceState::kFailed;
+  CloseElsewhere(entry->second);
+  if (entry->second.closing) return;
   if (!entry->second.vanished) {
     absl::Status status = xenstore::RemoveDevice(*services_.store, address_, number);
     if (!status.ok() && !absl::IsNotFound(status)) {
@@ -141,8 +147,9 @@ void BusControl::DevicesDetached() {
       removed.push_back(number);
     } else if (gone_ || stopping_ || !view_.online) {
       device.state = DeviceState::kFailed;  // nobody will want it again
+      CloseElsewhere(device);
     } else {
-      Open(number);
+      device.state = DeviceState::kOpened;
     }
   }
   for (uint16_t number : removed) FinishRemoval(number);
@@ -168,9 +175,24 @@ void BusControl::Report(DeviceControl& device, const absl::Status& status) {
 
 void BusControl::CloseElsewhere(DeviceControl& device) {
   if (!device.opened.has_value()) return;
+  device.closing = true;
+  ++closing_;
   // Closing a file can wait for its server, too.
-  services_.workers->Submit(opening_lane(), [opened = *std::move(device.opened)] {});
+  services_.workers->Submit(opening_lane(), [number = device.nodes.number,
+                                             opened = *std::move(device.opened),
+                                             loop = services_.loop, anchor = anchor_]() mutable {
+    CloseDevice(std::move(opened));
+    PostBack(loop, std::move(anchor), [number](BusControl& control) { control.OnClosed(number); });
+  });
   device.opened.reset();
+}
+
+void BusControl::OnClosed(uint16_t number) {
+  --closing_;
+  auto entry = devices_.find(number);
+  if (entry != devices_.end() && std::exchange(entry->second.closing, false)) FinishRemoval(number);
+  // The end of the bus may wait for it.
+  Evaluate();
 }
 
 size_t BusControl::opening() const {

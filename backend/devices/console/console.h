@@ -18,4 +18,7 @@ absl::StatusOr<OpenedDevice> OpenConsole(const DeviceEntry& entry);
 absl::StatusOr<std::unique_ptr<Device>> CreateConsole(OpenedDevice opened,
                                                       const DeviceEnvironment& environment);
 
+// The link or the sockets.
+void RemoveConsoleNames(const OpenedDevice& opened);
+
 }  // namespace vmsg::backend

@@ -25,6 +25,9 @@ namespace {
 
 constexpr absl::string_view kSizeSuffix = ".size";
 constexpr int kBacklog = 4;
+// Place of the directory among a console's descriptors; the terminal is first, what else there is
+// follows.
+constexpr size_t kDirectoryFd = 1;
 
 std::string Errno() { return std::strerror(errno); }
 
@@ -158,8 +161,8 @@ absl::StatusOr<OpenedDevice> OpenSocket(const DeviceEntry& entry) {
   opened.options["kind"] = "socket";
   opened.options["name"] = place->name;
   opened.fds.push_back(*std::move(stream));
-  opened.fds.push_back(*std::move(sizes));
   opened.fds.push_back(std::move(place->directory));
+  opened.fds.push_back(*std::move(sizes));
   return opened;
 }
 
@@ -175,6 +178,25 @@ absl::StatusOr<OpenedDevice> OpenConsole(const DeviceEntry& entry) {
   if (pty) return OpenPty(entry);
   if (socket) return OpenSocket(entry);
   return RefuseKey("pty", "", "is required (or socket): where the console's terminal is");
+}
+
+void RemoveConsoleNames(const OpenedDevice& opened) {
+  if (opened.fds.size() <= kDirectoryFd) return;
+  const int directory = opened.fds[kDirectoryFd].get();
+  if (absl::StatusOr<std::string> name = Option(opened, "name"); name.ok()) {
+    unlinkat(directory, name->c_str(), 0);
+    unlinkat(directory, absl::StrCat(*name, kSizeSuffix).c_str(), 0);
+    return;
+  }
+  absl::StatusOr<std::string> link = Option(opened, "link");
+  absl::StatusOr<std::string> target = Option(opened, "target");
+  if (!link.ok() || !target.ok()) return;
+  // The link is ours as long as it names our terminal.
+  char now[64];
+  const ssize_t length = readlinkat(directory, link->c_str(), now, sizeof now);
+  if (length > 0 && std::string(now, static_cast<size_t>(length)) == *target) {
+    unlinkat(directory, link->c_str(), 0);
+  }
 }
 
 absl::StatusOr<std::unique_ptr<Device>> CreateConsole(OpenedDevice opened,

@@ -30,27 +30,15 @@ constexpr absl::Duration kAttachInterval = absl::Seconds(1);
 
 class PtyTerminal final : public Terminal {
  public:
-  PtyTerminal(UniqueFd master, UniqueFd opens, UniqueFd directory, std::string link,
-              std::string target, EventLoop* loop)
+  PtyTerminal(UniqueFd master, UniqueFd opens, EventLoop* loop)
       : loop_(loop),
         master_(std::move(master)),
         opens_(std::move(opens)),
-        directory_(std::move(directory)),
-        link_(std::move(link)),
-        target_(std::move(target)),
         stream_(loop, [this](uint32_t events) { OnMaster(events); }) {
     size_ = ReadSize();
   }
 
-  ~PtyTerminal() override {
-    Stop();
-    // The link is ours as long as it names our terminal.
-    char target[64];
-    const ssize_t length = readlinkat(directory_.get(), link_.c_str(), target, sizeof target);
-    if (length > 0 && std::string(target, length) == target_) {
-      unlinkat(directory_.get(), link_.c_str(), 0);
-    }
-  }
+  ~PtyTerminal() override { Stop(); }
 
   WindowSize window_size() const override { return size_; }
   bool attached() const override { return stream_.is_open(); }
@@ -160,10 +148,7 @@ class PtyTerminal final : public Terminal {
   EventLoop* const loop_;
   const UniqueFd master_;
   const UniqueFd opens_;  // inotify; none: polled for
-  const UniqueFd directory_;
-  const std::string link_;
-  const std::string target_;
-  FdStream stream_;  // open while attached
+  FdStream stream_;       // open while attached
   TerminalListener* listener_ = nullptr;
   WindowSize size_;
   std::optional<EventLoop::TimerId> timer_;
@@ -172,19 +157,13 @@ class PtyTerminal final : public Terminal {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Terminal>> NewPtyTerminal(OpenedDevice opened, EventLoop* loop) {
-  absl::StatusOr<std::string> link = Option(opened, "link");
-  absl::StatusOr<std::string> target = Option(opened, "target");
-  if (!link.ok()) return link.status();
-  if (!target.ok()) return target.status();
   if (opened.fds.size() != 3 && opened.fds.size() != 2) {
     return absl::InternalError(absl::StrCat("console ", opened.number, " was opened with ",
                                             opened.fds.size(), " descriptors instead of 2 or 3"));
   }
   UniqueFd opens;
   if (opened.fds.size() == 3) opens = std::move(opened.fds[2]);
-  return std::make_unique<PtyTerminal>(std::move(opened.fds[0]), std::move(opens),
-                                       std::move(opened.fds[1]), *std::move(link),
-                                       *std::move(target), loop);
+  return std::make_unique<PtyTerminal>(std::move(opened.fds[0]), std::move(opens), loop);
 }
 
 }  // namespace vmsg::backend

@@ -22,20 +22,13 @@ namespace {
 
 class SocketTerminal final : public Terminal {
  public:
-  SocketTerminal(UniqueFd listener, UniqueFd size_socket, UniqueFd directory, std::string name,
-                 EventLoop* loop)
+  SocketTerminal(UniqueFd listener, UniqueFd size_socket, EventLoop* loop)
       : loop_(loop),
         listening_(std::move(listener)),
         size_socket_(std::move(size_socket)),
-        directory_(std::move(directory)),
-        name_(std::move(name)),
         stream_(loop, [this](uint32_t events) { OnClient(events); }) {}
 
-  ~SocketTerminal() override {
-    Stop();
-    unlinkat(directory_.get(), name_.c_str(), 0);
-    unlinkat(directory_.get(), absl::StrCat(name_, ".size").c_str(), 0);
-  }
+  ~SocketTerminal() override { Stop(); }
 
   WindowSize window_size() const override { return size_; }
   bool attached() const override { return stream_.is_open(); }
@@ -118,8 +111,6 @@ class SocketTerminal final : public Terminal {
   EventLoop* const loop_;
   const UniqueFd listening_;
   const UniqueFd size_socket_;
-  const UniqueFd directory_;
-  const std::string name_;
   UniqueFd client_;
   FdStream stream_;  // open while attached
   TerminalListener* listener_ = nullptr;
@@ -129,14 +120,11 @@ class SocketTerminal final : public Terminal {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Terminal>> NewSocketTerminal(OpenedDevice opened, EventLoop* loop) {
-  absl::StatusOr<std::string> name = Option(opened, "name");
-  if (!name.ok()) return name.status();
   if (opened.fds.size() != 3) {
     return absl::InternalError(absl::StrCat("console ", opened.number, " was opened with ",
                                             opened.fds.size(), " descriptors instead of 3"));
   }
-  return std::make_unique<SocketTerminal>(std::move(opened.fds[0]), std::move(opened.fds[1]),
-                                          std::move(opened.fds[2]), *std::move(name), loop);
+  return std::make_unique<SocketTerminal>(std::move(opened.fds[0]), std::move(opened.fds[2]), loop);
 }
 
 }  // namespace vmsg::backend
