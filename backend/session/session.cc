@@ -48,12 +48,11 @@ absl::Status Session::AddDevice(OpenedDevice opened, bool announce) {
 
 void Session::RemoveDevice(uint16_t number, bool force, absl::Duration limit) {
   // A driver that is not there, or has reset the device already, has nothing to let go of.
-  if (removing_.contains(number)) return;
+  if (removing_.contains(number) || (leaving_.contains(number) && !force)) return;
   if (force || endpoint_->DeviceStatus(number) == 0 || !endpoint_->AskForRemoval(number).ok()) {
     Remove(number);
     return;
   }
-  if (leaving_.contains(number)) return;
   leaving_[number] = parts_.loop->RunAfter(limit, [this, number, limit] {
     Log(LogLevel::kWarning,
         absl::StrCat(options_.name, " device ", number, ": the driver did not let go of it in ",

@@ -199,13 +199,16 @@ bool SplitQueue::Publish() {
   if (stopped_ || used_idx_ == published_used_) return false;
   const uint16_t before = published_used_;
   published_used_ = used_idx_;
-  used_.Store<uint16_t>(wire::kUsedIdxOffset, used_idx_, std::memory_order_release);
-  // The index must be visible before the driver's wish is read: the driver writes its wish and then
-  // looks at the index, so one of the two sees the other.
-  std::atomic_thread_fence(std::memory_order_seq_cst);
-  if (!features_.event_idx)
-    return (avail_.Load<uint16_t>(wire::kAvailableFlagsOffset) & wire::kAvailableNoInterrupt) == 0;
-  const uint16_t event = avail_.Load<uint16_t>(wire::UsedEventOffset(layout_.size));
+  // Sequentially consistent, both: the driver writes its wish and then looks at the index, so that
+  // one of the two sees the other.
+  used_.Store<uint16_t>(wire::kUsedIdxOffset, used_idx_, std::memory_order_seq_cst);
+  if (!features_.event_idx) {
+    const auto flags =
+        avail_.Load<uint16_t>(wire::kAvailableFlagsOffset, std::memory_order_seq_cst);
+    return (flags & wire::kAvailableNoInterrupt) == 0;
+  }
+  const auto event =
+      avail_.Load<uint16_t>(wire::UsedEventOffset(layout_.size), std::memory_order_seq_cst);
   return Passes(event, before, used_idx_);
 }
 
@@ -218,14 +221,15 @@ void SplitQueue::DisableKicks() {
 
 bool SplitQueue::EnableKicks() {
   if (stopped_ || dead_) return false;
+  // Sequentially consistent, wish and index; see Publish.
   if (features_.event_idx) {
-    used_.Store<uint16_t>(wire::AvailableEventOffset(layout_.size), next_avail_);
+    used_.Store<uint16_t>(wire::AvailableEventOffset(layout_.size), next_avail_,
+                          std::memory_order_seq_cst);
   } else {
-    used_.Store<uint16_t>(wire::kUsedFlagsOffset, 0);
+    used_.Store<uint16_t>(wire::kUsedFlagsOffset, 0, std::memory_order_seq_cst);
   }
-  // The wish must be visible before the index is read again; see Publish.
-  std::atomic_thread_fence(std::memory_order_seq_cst);
-  return AvailIdx() != next_avail_;
+  return avail_.Load<uint16_t>(wire::kAvailableIdxOffset, std::memory_order_seq_cst) !=
+         next_avail_;
 }
 
 bool SplitQueue::HasAvailable() const {

@@ -117,9 +117,7 @@ class UringFileIo final : public AsyncFileIo, public Poller {
   bool PrepareToSleep() override {
     if (!armed_) {
       armed_ = true;
-      io_uring_cq_eventfd_toggle(&ring_, true);
-      // The flag must be visible before the completion queue is looked at once more.
-      std::atomic_thread_fence(std::memory_order_seq_cst);
+      AnnounceCompletions(true);
     }
     const bool work = io_uring_cq_ready(&ring_) > 0 || TaskWorkPending() || unsubmitted_ > 0;
     if (work) loop_->Activate(this);
@@ -162,7 +160,7 @@ class UringFileIo final : public AsyncFileIo, public Poller {
     started_ = true;
     // liburing 2.3 declares io_uring_enable_rings and does not export it.
     syscall(__NR_io_uring_register, ring_.ring_fd, IORING_REGISTER_ENABLE_RINGS, nullptr, 0);
-    io_uring_cq_eventfd_toggle(&ring_, true);
+    AnnounceCompletions(true);
     loop_->AddPoller(this);
     (void)loop_->Watch(event_fd_.get(), EPOLLIN, [this](uint32_t) {
       eventfd_t ignored;
@@ -170,6 +168,18 @@ class UringFileIo final : public AsyncFileIo, public Poller {
       loop_->Activate(this);
       Poll();
     });
+  }
+
+  // Whether completions write to the eventfd. A full barrier: the flag must be visible before the
+  // completion queue is looked at once more. Kernels before 5.8 have no flag and always write.
+  void AnnounceCompletions(bool on) {
+    if (ring_.cq.kflags == nullptr) return;
+    std::atomic_ref<unsigned> flags(*ring_.cq.kflags);
+    if (on) {
+      flags.fetch_and(~unsigned{IORING_CQ_EVENTFD_DISABLED}, std::memory_order_seq_cst);
+    } else {
+      flags.fetch_or(IORING_CQ_EVENTFD_DISABLED, std::memory_order_relaxed);
+    }
   }
 
   void FillSubmissionQueue() {
@@ -231,7 +241,7 @@ class UringFileIo final : public AsyncFileIo, public Poller {
     if (count == 0) return RunListeners();
     if (armed_) {
       armed_ = false;
-      io_uring_cq_eventfd_toggle(&ring_, false);
+      AnnounceCompletions(false);
     }
     std::pair<FileOperation*, int> results[kReapBatch];
     for (unsigned i = 0; i < count; ++i) {

@@ -7,7 +7,7 @@
 
 #include <algorithm>
 
-#include "tests/backend/transport_rig.h"
+#include "tests/backend/transport/transport_rig.h"
 
 namespace vmsg::testing {
 namespace {

@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "tests/backend/transport_rig.h"
+#include "tests/backend/transport/transport_rig.h"
 
 namespace vmsg::testing {
 namespace {

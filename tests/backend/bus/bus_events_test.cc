@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "tests/backend/bus_rig.h"
+#include "tests/backend/bus/bus_rig.h"
 
 namespace vmsg::testing {
 namespace {

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a frontend published becomes mapped memory, or is refused with nothing left mapped.
+#include "backend/session/map_bus.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstring>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tests/grants/fake_mapper.h"
+#include "virtio-msg/flex_ring.h"
+
+namespace vmsg::backend {
+namespace {
+
+using grants::FakeMapper;
+using ::testing::HasSubstr;
+
+class MapBusTest : public ::testing::Test {
+ protected:
+  static constexpr grants::GrantRef kRing = 100;
+  static constexpr grants::GrantRef kData = 200;
+
+  // The guest's ring of this order; its interface page can be spoiled afterwards.
+  void MakeRing(uint32_t order) {
+    page_ = mapper_.Grant(kRing);
+    Word(offsetof(wire::RingInterface, ring_order)) = order;
+    if (order > 9) return;
+    data_ = mapper_.GrantRange(kData, size_t{1} << order);
+    for (uint32_t i = 0; i < 1u << order; ++i) Ref(i) = kData + i;
+  }
+  uint32_t& Word(size_t offset) { return *reinterpret_cast<uint32_t*>(page_.data() + offset); }
+  uint32_t& Ref(uint32_t i) { return Word(offsetof(wire::RingInterface, ref) + 4 * i); }
+  absl::StatusOr<MappedRing> Map() {
+    return MapRing(mapper_, FakeMapper::kGuest, kRing, RingLimits::kMaxOrder);
+  }
+  void ExpectRefused(const std::string& reason) {
+    EXPECT_THAT(Map().status().message(), HasSubstr(reason));
+    EXPECT_EQ(mapper_.live_mappings(), 0u);
+  }
+
+  FakeMapper mapper_;
+  std::span<std::byte> page_;
+  std::span<std::byte> data_;
+};
+
+TEST_F(MapBusTest, FirstHalfCarriesInAndSecondHalfCarriesOut) {
+  MakeRing(2);
+  auto ring = Map();
+  ASSERT_TRUE(ring.ok()) << ring.status();
+  const RingMemory memory = ring->memory();
+  ASSERT_EQ(memory.in.size(), 8192u);
+  ASSERT_EQ(memory.out.size(), 8192u);
+  memory.in[0] = std::byte{1};
+  EXPECT_EQ(data_[0], std::byte{1});
+  data_[8192] = std::byte{2};
+  EXPECT_EQ(memory.out[0], std::byte{2});
+  memory.interface->in.prod = 8;
+  EXPECT_EQ(Word(4), 8u);
+}
+
+TEST_F(MapBusTest, OrderZeroIsRefused) {
+  MakeRing(0);
+  ExpectRefused("ring_order is 0");
+}
+
+TEST_F(MapBusTest, OrderOverTheLimitIsRefusedBeforeItsGrantsAreRead) {
+  for (uint32_t order : {RingLimits::kMaxOrder + 1, 10u, 32u, 0xffffffffu}) {
+    mapper_.Grant(kRing);
+    MakeRing(order);
+    ExpectRefused("ring_order is " + std::to_string(order));
+  }
+}
+
+TEST_F(MapBusTest, DataPageTwiceIsRefused) {
+  MakeRing(2);
+  Ref(3) = Ref(0);
+  ExpectRefused("twice");
+}
+
+TEST_F(MapBusTest, InterfacePageAsDataIsRefused) {
+  MakeRing(2);
+  Ref(3) = kRing;
+  ExpectRefused("grant 100 twice");
+}
+
+TEST_F(MapBusTest, UngrantedInterfacePageIsRefusedByName) { ExpectRefused("ring-ref 100"); }
+
+TEST_F(MapBusTest, UngrantedDataPageIsRefusedAndNothingStaysMapped) {
+  MakeRing(2);
+  Ref(2) = 999;
+  ExpectRefused("data pages");
+}
+
+TEST_F(MapBusTest, ReservedDataPageIsRefused) {
+  MakeRing(1);
+  Ref(1) = 0;
+  ExpectRefused("data pages");
+}
+
+class WindowBudgetTest : public MapBusTest {
+ protected:
+  absl::StatusOr<grants::GrantMapping> MapWindow(uint32_t pages) {
+    return MapWindowPages(mapper_, FakeMapper::kGuest, 50, pages, budget_);
+  }
+  void PutWindow(size_t pages) {
+    mapper_.GrantRange(1000, pages);
+    const std::vector<grants::GrantRef> directory = {50};
+    grants::PutDirectory(mapper_, directory, grants::Sequence(1000, pages));
+  }
+  PageBudget budget_{64};
+};
+
+TEST_F(WindowBudgetTest, PagesComeOutOfTheGuestsBudget) {
+  PutWindow(40);
+  auto window = MapWindow(40);
+  ASSERT_TRUE(window.ok()) << window.status();
+  EXPECT_EQ(window->pages(), 40u);
+  EXPECT_EQ(budget_.left(), 24u);
+}
+
+TEST_F(WindowBudgetTest, WindowOverTheBudgetIsRefusedBeforeAnythingIsMapped) {
+  PutWindow(40);
+  for (uint32_t pages : {65u, 0xffffffffu}) {
+    EXPECT_TRUE(absl::IsResourceExhausted(MapWindow(pages).status()));
+  }
+  EXPECT_TRUE(mapper_.calls().empty());
+  EXPECT_EQ(budget_.left(), 64u);
+}
+
+TEST_F(WindowBudgetTest, BudgetIsGivenBackWhenMappingFails) {
+  PutWindow(40);
+  for (size_t call : {0, 1}) {
+    mapper_.fail_call = call;
+    EXPECT_FALSE(MapWindow(40).ok());
+    EXPECT_EQ(budget_.left(), 64u);
+    EXPECT_EQ(mapper_.live_mappings(), 0u);
+  }
+}
+
+TEST(PageBudget, CountsExactlyUnderContention) {
+  PageBudget budget(1000);
+  std::vector<std::thread> threads;
+  std::atomic<uint32_t> taken = 0;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&] {
+      for (int j = 0; j < 1000; ++j) {
+        if (budget.Take(3)) taken += 3;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(taken, 999u);
+  EXPECT_EQ(budget.left(), 1u);
+}
+
+}  // namespace
+}  // namespace vmsg::backend
