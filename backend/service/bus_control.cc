@@ -6,57 +6,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "backend/runtime/rate_limited_log.h"
+#include "backend/session/worker_window_mapper.h"
 #include "xenstore/toolstack/bus_creation.h"
 
 namespace vmsg::backend {
 
 using xenstore::BusAction;
 using xenstore::XenbusState;
-
-namespace {
-
-// Window pages are mapped and unmapped by a worker, in the guest's lane.
-class LaneMapper : public WindowMapper {
- public:
-  LaneMapper(BusServices& services, WorkerPool::Key lane, grants::DomainId frontend,
-             std::shared_ptr<PageBudget> budget, EventLoop& loop)
-      : services_(services),
-        lane_(lane),
-        frontend_(frontend),
-        budget_(std::move(budget)),
-        loop_(loop) {}
-
-  void Map(uint32_t directory_ref, uint32_t pages,
-           absl::AnyInvocable<void(absl::StatusOr<grants::GrantMapping>)> done) override {
-    services_.workers->Submit(
-        lane_, [mapper = services_.mapper, frontend = frontend_, directory_ref, pages,
-                budget = budget_, &loop = loop_, done = std::move(done)]() mutable {
-          auto mapping = MapWindowPages(*mapper, frontend, directory_ref, pages, *budget);
-          loop.Post([done = std::move(done), mapping = std::move(mapping)]() mutable {
-            done(std::move(mapping));
-          });
-        });
-  }
-
-  void Unmap(grants::GrantMapping mapping, absl::AnyInvocable<void()> done) override {
-    services_.workers->Submit(lane_, [mapping = std::move(mapping), budget = budget_, &loop = loop_,
-                                      done = std::move(done)]() mutable {
-      const uint32_t pages = static_cast<uint32_t>(mapping.pages());
-      mapping.Reset();
-      budget->Give(pages);
-      loop.Post(std::move(done));
-    });
-  }
-
- private:
-  BusServices& services_;
-  const WorkerPool::Key lane_;
-  const grants::DomainId frontend_;
-  const std::shared_ptr<PageBudget> budget_;
-  EventLoop& loop_;
-};
-
-}  // namespace
 
 // From the session's thread to the control's.
 class BusControl::Relay : public SessionListener {
@@ -278,8 +234,12 @@ void BusControl::Serve(const xenstore::FrontendRequest& request, MappedRing ring
                                .suppression = request.ring_event_idx,
                                .max_window_pages = services_.offer.max_window_pages};
   Session::Parts parts;
-  parts.mapper = std::make_unique<LaneMapper>(services_, mapping_lane(), address_.frontend, budget_,
-                                              thread->loop());
+  parts.mapper = NewWorkerWindowMapper({.workers = *services_.workers,
+                                        .lane = mapping_lane(),
+                                        .mapper = *services_.mapper,
+                                        .frontend = address_.frontend,
+                                        .budget = budget_,
+                                        .loop = thread->loop()});
   if (services_.trace != nullptr) {
     parts.tap = NewTraceTap(services_.trace, address_.frontend, address_.id);
   }

@@ -228,8 +228,7 @@ bool SplitQueue::EnableKicks() {
   } else {
     used_.Store<uint16_t>(wire::kUsedFlagsOffset, 0, std::memory_order_seq_cst);
   }
-  return avail_.Load<uint16_t>(wire::kAvailableIdxOffset, std::memory_order_seq_cst) !=
-         next_avail_;
+  return avail_.Load<uint16_t>(wire::kAvailableIdxOffset, std::memory_order_seq_cst) != next_avail_;
 }
 
 bool SplitQueue::HasAvailable() const {
