@@ -76,7 +76,7 @@ class RingDriver {
   void Expose() { ExposeIdx(avail_idx_); }
   void ExposeIdx(uint16_t idx) {
     memory_->Store<uint16_t>(layout_.driver + wire::kAvailableIdxOffset, idx,
-                             std::memory_order_release);
+                             std::memory_order_seq_cst);
   }
   void MakeAvailable(uint16_t head) {
     Offer(head);
@@ -98,19 +98,25 @@ class RingDriver {
     return all;
   }
 
-  // Suppression, driver's words.
-  void SetNoInterrupt(bool on) { memory_->Store<uint16_t>(layout_.driver, on ? 1 : 0); }
+  // Suppression, driver's words. Indices and wishes are sequentially consistent on both sides: each
+  // writes one and then reads the other.
+  void SetNoInterrupt(bool on) {
+    memory_->Store<uint16_t>(layout_.driver, on ? 1 : 0, std::memory_order_seq_cst);
+  }
   void SetUsedEvent(uint16_t event) {
-    memory_->Store<uint16_t>(layout_.driver + wire::UsedEventOffset(size_), event);
+    memory_->Store<uint16_t>(layout_.driver + wire::UsedEventOffset(size_), event,
+                             std::memory_order_seq_cst);
   }
   // Suppression, device's words.
-  uint16_t used_flags() { return memory_->Load<uint16_t>(layout_.device); }
+  uint16_t used_flags() {
+    return memory_->Load<uint16_t>(layout_.device, std::memory_order_seq_cst);
+  }
   uint16_t avail_event() {
-    return memory_->Load<uint16_t>(layout_.device + wire::AvailableEventOffset(size_));
+    return memory_->Load<uint16_t>(layout_.device + wire::AvailableEventOffset(size_),
+                                   std::memory_order_seq_cst);
   }
   // Whether a driver that moved its index from `before` to `now` must notify.
   bool MustKick(uint16_t before, uint16_t now) {
-    std::atomic_thread_fence(std::memory_order_seq_cst);
     if (!event_idx_) return (used_flags() & 1) == 0;
     const uint16_t event = avail_event();
     return static_cast<uint16_t>(now - event - 1) < static_cast<uint16_t>(now - before);

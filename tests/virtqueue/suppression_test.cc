@@ -149,8 +149,8 @@ TEST_P(WakeUpModel, NobodySleepsWithWorkWaiting) {
           } else {
             driver->SetNoInterrupt(false);
           }
-          std::atomic_thread_fence(std::memory_order_seq_cst);
-          const bool work = memory->Load<uint16_t>(driver->layout().device + 2) != seen;
+          const bool work = memory->Load<uint16_t>(driver->layout().device + 2,
+                                                   std::memory_order_seq_cst) != seen;
           if (!work && outstanding > 0) driver_awake = false;
           if (driver_awake && !event_idx) driver->SetNoInterrupt(true);
         }
@@ -183,7 +183,8 @@ TEST_P(WakeUpModel, NobodySleepsWithWorkWaiting) {
       ASSERT_FALSE(queue->HasAvailable()) << "the device sleeps, step " << step;
     }
     if (!driver_awake && !interrupt) {
-      ASSERT_EQ(memory->Load<uint16_t>(driver->layout().device + 2), driver->used_seen())
+      ASSERT_EQ(memory->Load<uint16_t>(driver->layout().device + 2, std::memory_order_seq_cst),
+                driver->used_seen())
           << "the driver sleeps, step " << step;
     }
   }
@@ -245,8 +246,9 @@ TEST_P(TwoThreads, EveryChainGoesRound) {
     while (driver->TakeUsed()) ++finished;
     if (finished != had || finished == kChains) continue;
     if (event_idx) driver->SetUsedEvent(driver->used_seen());
-    std::atomic_thread_fence(std::memory_order_seq_cst);
-    if (memory->Load<uint16_t>(driver->layout().device + 2) != driver->used_seen()) continue;
+    if (memory->Load<uint16_t>(driver->layout().device + 2, std::memory_order_seq_cst) !=
+        driver->used_seen())
+      continue;
     interrupts.wait(seen_interrupts);
     seen_interrupts = interrupts.load();
   }
