@@ -44,6 +44,18 @@ class ConsoleTest : public ::testing::TestWithParam<const char*> {
     path_ = dir_ / "console";
     auto opened = backend::OpenDevice({.type = "console", .keys = {{GetParam(), path_}}});
     ASSERT_TRUE(opened.ok()) << opened.status();
+    opened_ = *std::move(opened);
+    Connect();
+  }
+  void TearDown() override {
+    rig_.reset();
+    backend::CloseDevice(std::move(opened_));
+  }
+
+  // A session of the guest's, on what was opened once.
+  void Connect() {
+    auto opened = opened_.Duplicate();
+    ASSERT_TRUE(opened.ok()) << opened.status();
     auto device = backend::CreateDevice(*std::move(opened), {.loop = &loop_});
     ASSERT_TRUE(device.ok()) << device.status();
     device_ = static_cast<backend::ConsoleDevice*>(device->get());
@@ -93,6 +105,7 @@ class ConsoleTest : public ::testing::TestWithParam<const char*> {
 
   TempDir dir_;
   std::string path_;
+  backend::OpenedDevice opened_;
   ManualLoop loop_;
   backend::ConsoleDevice* device_ = nullptr;
   std::unique_ptr<DeviceRig> rig_;
@@ -284,11 +297,28 @@ TEST_P(ConsoleTest, ABrokenAvailableIndexNeedsAReset) {
   EXPECT_EQ(rig_->needs_reset().size(), 1u);
 }
 
-TEST_P(ConsoleTest, ThePathGoesWithTheDevice) {
-  EXPECT_TRUE(std::filesystem::exists(path_));
+TEST_P(ConsoleTest, ThePathGoesWithTheEntryNotWithTheSession) {
+  const auto exists = [](const std::string& path) {
+    return std::filesystem::exists(std::filesystem::symlink_status(path));
+  };
   rig_.reset();
-  EXPECT_FALSE(std::filesystem::exists(std::filesystem::symlink_status(path_)));
-  EXPECT_FALSE(std::filesystem::exists(std::filesystem::symlink_status(path_ + ".size")));
+  EXPECT_TRUE(exists(path_));
+  backend::CloseDevice(std::move(opened_));
+  opened_ = {};
+  EXPECT_FALSE(exists(path_));
+  EXPECT_FALSE(exists(path_ + ".size"));
+}
+
+TEST_P(ConsoleTest, AGuestThatConnectsAgainMeetsTheSameTerminal) {
+  backend::UniqueFd user = Attach();
+  GuestWrites("before");
+  EXPECT_EQ(UserReads(user, 6), "before");
+  rig_.reset();
+  Connect();
+  // A terminal stays open in the user's hands; a socket's client was disconnected and comes again.
+  if (!is_pty()) user = Attach();
+  GuestWrites("after");
+  EXPECT_EQ(UserReads(user, 5), "after");
 }
 
 TEST_P(ConsoleTest, APathInUseIsRefused) {

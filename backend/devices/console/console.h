@@ -5,7 +5,7 @@
 //   socket=/abs      a Unix stream socket listens at this path, one client at a time; a datagram
 //                    "COLS ROWS" to <path>.size sets the window size. Sockets that nobody listens
 //                    on any more are replaced
-// Both are removed with the device.
+// Both are removed with the entry; a guest that connects again meets the same terminal.
 #pragma once
 
 #include "backend/devices/device.h"
