@@ -21,7 +21,7 @@ TEST_F(LifeCycleTest, NewBusIsOfferedAndServed) {
   ASSERT_TRUE(connection.ok()) << connection.status();
   EXPECT_EQ(Read(bus, "state"), "4");
   EXPECT_EQ(platform_->hooks->MappedPages(), 64u + 1 + 4);
-  EXPECT_TRUE((*connection)->Close().ok());
+  EXPECT_EQ((*connection)->Close(), absl::OkStatus());
 }
 
 TEST_F(LifeCycleTest, BackendUnmapsBeforeItSaysClosed) {
@@ -51,7 +51,7 @@ TEST_F(LifeCycleTest, FrontendConnectsAgainAfterClosing) {
   for (int i = 0; i < 20; ++i) {
     auto connection = Connect(guest);
     ASSERT_TRUE(connection.ok()) << connection.status();
-    EXPECT_TRUE((*connection)->Close().ok());
+    EXPECT_EQ((*connection)->Close(), absl::OkStatus());
     EXPECT_EQ(platform_->hooks->MappedPages(), 0u) << "the frontend saw 6";
   }
   EXPECT_EQ(Read(bus, "device/0/hotplug-status"), "connected");
@@ -102,9 +102,7 @@ TEST_F(LifeCycleTest, RemovedBusEndsAndItsDirectoryGoes) {
   auto connection = Connect(guest);
   ASSERT_TRUE(connection.ok()) << connection.status();
   ASSERT_TRUE(xenstore::RequestBusRemoval(*store_, bus).ok());
-  // The frontend is not asked twice: it sees 5 and closes.
-  WaitFor(bus, "state", "5");
-  EXPECT_TRUE((*connection)->Close().ok());
+  // 5 and 6 pass without the frontend: the administrator's word is enough.
   WaitFor(bus, "state", "(none)");
   EXPECT_EQ(platform_->hooks->MappedPages(), 0u);
 }
