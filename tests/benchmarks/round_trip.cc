@@ -28,7 +28,7 @@ absl::StatusOr<std::vector<Figure>> RoundTrip(const Options& options) {
   // Both sides spin briefly before they sleep; the second figure is without it, on both sides.
   for (const bool spin : {true, false}) {
     absl::StatusOr<std::unique_ptr<test::Machine>> machine = test::Machine::Start(
-        spin ? std::vector<std::string>{} : std::vector<std::string>{"--max-spin-us=0"});
+        spin ? std::vector<std::string>{} : std::vector<std::string>{"--spin-us=0"});
     if (!machine.ok()) return machine.status();
     absl::StatusOr<grants::DomainId> guest = (*machine)->CreateGuest("g1", {"type=rng"});
     if (!guest.ok()) return guest.status();
