@@ -63,7 +63,7 @@ absl::StatusOr<wire::Message> FrontendBus::AwaitResponse(
   };
   absl::StatusOr<RequestToken> token = send(handler);
   if (absl::IsResourceExhausted(token.status())) {
-    const absl::Status waited = WaitUntil(
+    absl::Status waited = WaitUntil(
         [&] {
           token = send(handler);
           return !absl::IsResourceExhausted(token.status());
@@ -72,7 +72,7 @@ absl::StatusOr<wire::Message> FrontendBus::AwaitResponse(
     if (!waited.ok()) return waited;
   }
   if (!token.ok()) return token.status();
-  const absl::Status waited = WaitUntil([&] { return answered; }, deadline);
+  absl::Status waited = WaitUntil([&] { return answered; }, deadline);
   if (answered) return result;
   Cancel(*token);
   if (!absl::IsDeadlineExceeded(waited)) return waited;
@@ -109,24 +109,24 @@ absl::Status FrontendBus::SendAvail(uint16_t dev_num, uint32_t queue, uint32_t n
 }
 
 absl::Status FrontendBus::SendBacklog() {
-  size_t sent = 0;
-  for (; sent < avail_backlog_.size(); ++sent) {
-    absl::StatusOr<bool> pushed = PushAvail(avail_backlog_[sent]);
+  auto avail = avail_backlog_.begin();
+  for (; avail != avail_backlog_.end(); ++avail) {
+    absl::StatusOr<bool> pushed = PushAvail(*avail);
     if (!pushed.ok()) return pushed.status();
     if (!*pushed) break;
   }
-  avail_backlog_.erase(avail_backlog_.begin(), avail_backlog_.begin() + sent);
-  sent = 0;
-  for (; sent < ping_backlog_.size(); ++sent) {
-    absl::StatusOr<size_t> size = wire::Encode(
-        profile_, {.dev_num = 0, .token = ping_backlog_[sent].first},
-        wire::PingResponse{ping_backlog_[sent].second}, scratch_, link_.max_message_size());
+  avail_backlog_.erase(avail_backlog_.begin(), avail);
+  auto ping = ping_backlog_.begin();
+  for (; ping != ping_backlog_.end(); ++ping) {
+    absl::StatusOr<size_t> size =
+        wire::Encode(profile_, {.dev_num = 0, .token = ping->first},
+                     wire::PingResponse{ping->second}, scratch_, link_.max_message_size());
     if (!size.ok()) return size.status();
     absl::StatusOr<bool> pushed = link_.Push(std::span(scratch_).first(*size));
     if (!pushed.ok()) return pushed.status();
     if (!*pushed) break;
   }
-  ping_backlog_.erase(ping_backlog_.begin(), ping_backlog_.begin() + sent);
+  ping_backlog_.erase(ping_backlog_.begin(), ping);
   return absl::OkStatus();
 }
 
@@ -191,7 +191,7 @@ absl::Status FrontendBus::Sleep(Deadline deadline) {
     const auto source = FindFd(ready.fd);
     if (source == fds_.end()) continue;
     absl::AnyInvocable<absl::Status()> on_readable = std::move(source->on_readable);
-    const absl::Status status = on_readable();
+    absl::Status status = on_readable();
     const auto after = FindFd(ready.fd);
     if (after != fds_.end() && !after->on_readable) after->on_readable = std::move(on_readable);
     if (!status.ok()) return status;

@@ -54,7 +54,9 @@ absl::Status RingLink::Sleep(Deadline deadline, std::span<pollfd> others) {
   ++sleeps_;
   const int ready = ::poll(fds.data(), fds.size(), PollTimeout(deadline));
   if (ready < 0 && errno != EINTR) return absl::ErrnoToStatus(errno, "poll on the event channel");
-  for (size_t i = 0; i < others.size(); ++i) others[i].revents = ready > 0 ? fds[i + 1].revents : 0;
+  for (size_t i = 0; i < others.size(); ++i) {
+    others[i].revents = ready > 0 ? fds[i + 1].revents : short{0};
+  }
   if (ready <= 0 || fds[0].revents == 0) return absl::OkStatus();
   // Bounded: this handle has one port, which stays masked from NextPending to Unmask.
   absl::StatusOr<std::optional<grants::EventPort>> pending = events_->NextPending();

@@ -38,7 +38,7 @@ absl::Status BlkDriver::Transfer(uint32_t type, uint64_t offset, uint64_t addres
     while (submitted < size && gathered.first_error.ok()) {
       const auto piece =
           static_cast<uint32_t>(std::min<uint64_t>(size - submitted, limits_.max_request));
-      const absl::Status status =
+      absl::Status status =
           Submit(type, offset + submitted, address + submitted, piece, &gathered, 0);
       if (absl::IsResourceExhausted(status) && gathered.outstanding > 0) break;
       if (!status.ok()) {
@@ -51,7 +51,7 @@ absl::Status BlkDriver::Transfer(uint32_t type, uint64_t offset, uint64_t addres
     return gathered.outstanding == 0;
   };
   if (step()) return gathered.first_error;
-  const absl::Status waited = client_->bus().WaitUntil(step, deadline);
+  absl::Status waited = client_->bus().WaitUntil(step, deadline);
   if (gathered.outstanding == 0) return gathered.first_error;
   // The device still owns the buffers: only its end makes them ours again.
   Quiesce(deadline).IgnoreError();
@@ -72,7 +72,7 @@ absl::Status BlkDriver::Flush(Deadline deadline) {
   Gathered gathered;
   if (absl::Status status = SubmitFlush(&gathered, 0); !status.ok()) return status;
   gathered.outstanding = 1;
-  const absl::Status waited =
+  absl::Status waited =
       client_->bus().WaitUntil([&] { return gathered.outstanding == 0; }, deadline);
   if (gathered.outstanding == 0) return gathered.first_error;
   FailAll(waited);
@@ -98,7 +98,7 @@ absl::StatusOr<std::string> BlkDriver::GetId(Deadline deadline) {
 
 absl::Status BlkDriver::Quiesce(Deadline deadline) {
   if (queue_ == nullptr || client_->removed()) return absl::OkStatus();
-  const absl::Status waited = client_->bus().WaitUntil(
+  absl::Status waited = client_->bus().WaitUntil(
       [this] { return in_flight_ == 0 || client_->removed() || !failure_.ok(); }, deadline);
   if (!waited.ok() && !absl::IsDeadlineExceeded(waited)) return waited;
   stopped_ = true;

@@ -91,7 +91,7 @@ absl::Status ConsoleDriver::Send(absl::string_view bytes, Deadline deadline) {
     bytes.remove_prefix(*sent);
     return bytes.empty() && idle_transmit_.size() == kBuffers;
   };
-  const absl::Status waited = client_->bus().WaitUntil(step, deadline);
+  absl::Status waited = client_->bus().WaitUntil(step, deadline);
   return error.ok() ? waited : error;
 }
 

@@ -30,7 +30,7 @@ class ConsoleDriver final : public PollSource {
   static constexpr uint32_t kBuffers = 16;  // each way
   // What was received and not taken. Buffers go back to the device only below it, so a reader that
   // does not read stops the other side.
-  static constexpr size_t kMaxUnread = 64 * 1024;
+  static constexpr size_t kMaxUnread = size_t{64} * 1024;
 
   static absl::StatusOr<std::unique_ptr<ConsoleDriver>> Create(
       std::unique_ptr<DeviceClient> client);

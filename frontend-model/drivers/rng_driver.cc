@@ -54,7 +54,7 @@ absl::Status RngDriver::Fill(std::span<std::byte> out, Deadline deadline) {
     absl::StatusOr<bool> added = queue_->Add({&buffer, 1}, 0);
     if (!added.ok()) return added.status();
     waiting_ = true;
-    const absl::Status waited =
+    absl::Status waited =
         client_->bus().WaitUntil([this] { return !waiting_ || client_->removed(); }, deadline);
     if (!waited.ok()) return waited;
     if (waiting_) return absl::UnavailableError("the device was removed");

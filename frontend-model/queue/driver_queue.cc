@@ -116,8 +116,8 @@ absl::StatusOr<bool> DriverQueue::Add(absl::Span<const Buffer> buffers, uint64_t
     free_.pop_back();
     const uint64_t offset = uint64_t{head} * indirect_entries_ * sizeof(SplitDescriptor);
     std::byte* const entries = indirect_block_.bytes().data() + offset;
-    for (uint16_t i = 0; i < buffers.size(); ++i) {
-      FillDescriptor(entries, i, buffers[i], i + 1u < buffers.size(), i + 1);
+    for (uint32_t i = 0; i < buffers.size(); ++i) {
+      FillDescriptor(entries, i, buffers[i], i + 1 < buffers.size(), static_cast<uint16_t>(i + 1));
     }
     const SplitDescriptor descriptor = {
         .addr = indirect_block_.address() + offset,

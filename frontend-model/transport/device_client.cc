@@ -98,7 +98,8 @@ absl::Status DeviceClient::WriteFeatures(uint64_t features) {
              wire::SetDriverFeaturesRequest{
                  .block_index = 0,
                  .num_blocks = blocks,
-                 .features = wire::WordView(std::span<const std::byte>(words).first(blocks * 4))})
+                 .features =
+                     wire::WordView(std::span<const std::byte>(words).first(size_t{blocks} * 4))})
       .status();
 }
 

@@ -43,7 +43,7 @@ class DiskPump::Completions final : public frontend::BlkCompletion {
  public:
   explicit Completions(DiskPump* pump) : pump_(pump) {}
   void OnBlkDone(uint64_t tag, const absl::Status& status) override {
-    pump_->Finish(reinterpret_cast<Job*>(tag), status);
+    pump_->Finish(pump_->in_flight_[tag], status);
   }
 
  private:
@@ -149,7 +149,8 @@ void DiskPump::SubmitQueued() {
     taken_.swap(queued_);
   }
   for (Job* job : taken_) {
-    const auto tag = reinterpret_cast<uint64_t>(job);
+    const uint64_t tag = job->buffer;
+    in_flight_[tag] = job;
     absl::Status status;
     switch (job->kind) {
       case Kind::kRead:
@@ -202,8 +203,11 @@ absl::Status DiskPump::Read(uint64_t offset, std::span<std::byte> out) {
   absl::Status status;
   while (status.ok() && !out.empty()) {
     const auto piece = static_cast<uint32_t>(std::min<size_t>(out.size(), buffer_size_));
-    Job job = {
-        .kind = Kind::kRead, .offset = offset, .address = buffers_[index].address(), .size = piece};
+    Job job = {.kind = Kind::kRead,
+               .buffer = index,
+               .offset = offset,
+               .address = buffers_[index].address(),
+               .size = piece};
     status = RunJob(job);
     if (status.ok()) std::memcpy(out.data(), buffers_[index].bytes().data(), piece);
     out = out.subspan(piece);
@@ -220,6 +224,7 @@ absl::Status DiskPump::Write(uint64_t offset, std::span<const std::byte> data) {
     const auto piece = static_cast<uint32_t>(std::min<size_t>(data.size(), buffer_size_));
     std::memcpy(buffers_[index].bytes().data(), data.data(), piece);
     Job job = {.kind = Kind::kWrite,
+               .buffer = index,
                .offset = offset,
                .address = buffers_[index].address(),
                .size = piece};
@@ -234,7 +239,7 @@ absl::Status DiskPump::Write(uint64_t offset, std::span<const std::byte> data) {
 absl::Status DiskPump::Flush() {
   if (!limits_.flush) return absl::OkStatus();
   const uint32_t index = TakeBuffer();  // bounds the requests in flight
-  Job job = {.kind = Kind::kFlush, .offset = 0, .address = 0, .size = 0};
+  Job job = {.kind = Kind::kFlush, .buffer = index, .offset = 0, .address = 0, .size = 0};
   absl::Status status = RunJob(job);
   GiveBuffer(index);
   return status;

@@ -2,6 +2,7 @@
 // A disk of a bus for many threads: one thread runs the bus, the others hand it requests and wait.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -48,6 +49,7 @@ class DiskPump {
   enum class Kind { kRead, kWrite, kFlush };
   struct Job {
     Kind kind;
+    uint32_t buffer;  // its own, and so its number among the requests in flight
     uint64_t offset;
     uint64_t address;
     uint32_t size;
@@ -76,7 +78,9 @@ class DiskPump {
   std::vector<frontend::GuestBlock> buffers_;
   int wake_fd_ = -1;
   std::thread thread_;
-  std::vector<Job*> taken_;  // the pump's own
+  // The pump's own.
+  std::vector<Job*> taken_;
+  std::array<Job*, kMaxRequests> in_flight_{};  // by buffer
 
   absl::Mutex mutex_;
   std::vector<Job*> queued_ ABSL_GUARDED_BY(mutex_);

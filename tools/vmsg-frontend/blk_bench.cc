@@ -144,7 +144,7 @@ absl::Status RunBlkBench(BlkDriver& disk, const Arguments& arguments) {
   }
   if (events) disk.client().bus().SetBusStateListener(nullptr);
   const double seconds = std::chrono::duration<double>(bench.elapsed()).count();
-  const double iops = bench.completed() / seconds;
+  const double iops = static_cast<double>(bench.completed()) / seconds;
   const double megabytes = iops * load->block / 1e6;
   const Latencies& l = bench.latencies();
   frontend::RingLink& link = disk.client().bus().link();

@@ -73,7 +73,7 @@ absl::Status RunRead(BlkDriver& disk, const Arguments& arguments) {
     std::fflush(stdout);
     FILE* const sum = ::popen("sha256sum", "we");
     if (sum == nullptr) return absl::ErrnoToStatus(errno, "start sha256sum");
-    const absl::Status status = ReadTo(disk, *range, ::fileno(sum));
+    absl::Status status = ReadTo(disk, *range, ::fileno(sum));
     const int exit_status = ::pclose(sum);
     if (status.ok() && exit_status != 0) return absl::InternalError("sha256sum failed");
     return status;

@@ -32,7 +32,8 @@ absl::Status RunPing(frontend::BusConnection& connection, const Arguments& argum
     latencies.Add(*time);
   }
   const double mean =
-      std::chrono::duration<double, std::micro>(frontend::Clock::now() - begin).count() / *count;
+      std::chrono::duration<double, std::micro>(frontend::Clock::now() - begin).count() /
+      static_cast<double>(*count);
   std::printf(arguments.Has("json")
                   ? "{\"count\":%llu,\"mean_us\":%.2f,\"p50_us\":%.2f,\"p99_us\":%.2f,"
                     "\"max_us\":%.2f}\n"
@@ -51,7 +52,7 @@ absl::Status RunRng(frontend::BusConnection& connection, const Arguments& argume
   absl::StatusOr<std::unique_ptr<frontend::RngDriver>> rng =
       frontend::RngDriver::Create(*std::move(device));
   if (!rng.ok()) return rng.status();
-  std::vector<std::byte> buffer(std::min<uint64_t>(*bytes, 64 * 1024));
+  std::vector<std::byte> buffer(std::min<uint64_t>(*bytes, uint64_t{64} << 10));
   for (uint64_t left = *bytes; left > 0;) {
     const size_t piece = std::min<uint64_t>(left, buffer.size());
     absl::Status status = (*rng)->Fill(std::span(buffer).first(piece), After(kPatience));
@@ -73,7 +74,7 @@ absl::Status RunHold(frontend::BusConnection& connection, const Arguments&) {
     return absl::OkStatus();
   });
   std::printf("connected\n");
-  const absl::Status status = bus.WaitUntil([&ended] { return ended; }, frontend::Deadline::max());
+  absl::Status status = bus.WaitUntil([&ended] { return ended; }, frontend::Deadline::max());
   bus.RemoveFd(STDIN_FILENO);
   bus.SetBusStateListener(nullptr);
   return status;

@@ -60,9 +60,8 @@ absl::Status Interactive(ConsoleDriver& console) {
     });
   };
   watch_input();
-  bool watching = true;
   while (!ended || !unsent.empty()) {
-    const absl::Status status = bus.WaitUntil(
+    absl::Status status = bus.WaitUntil(
         [&] {
           return !unsent.empty() || ended || console.has_received() || console.size_changed() ||
                  console.client().removed() || !console.failure().ok();
@@ -81,13 +80,11 @@ absl::Status Interactive(ConsoleDriver& console) {
       return written;
     }
     if (unsent.empty()) continue;
-    watching = false;
     if (absl::Status sent = console.Send(unsent, frontend::Deadline::max()); !sent.ok()) {
       return sent;
     }
     unsent.clear();
-    if (!ended && !watching) watch_input();
-    watching = true;
+    if (!ended) watch_input();
   }
   bus.RemoveFd(STDIN_FILENO);
   return absl::OkStatus();

@@ -21,20 +21,25 @@ class Latencies {
 
   // In microseconds: the upper end of the bucket in which the percentile lies.
   double Percentile(double percent) const {
-    const double target = count_ * percent / 100;
+    const double target = static_cast<double>(count_) * percent / 100;
     uint64_t seen = 0;
     for (size_t i = 0; i < buckets_.size(); ++i) {
       seen += buckets_[i];
-      if (seen > 0 && seen >= target) return std::min(UpperEnd(i), max_) / 1e3;
+      if (seen > 0 && static_cast<double>(seen) >= target) {
+        return Microseconds(std::min(UpperEnd(i), max_));
+      }
     }
-    return max_ / 1e3;
+    return Max();
   }
-  double Max() const { return max_ / 1e3; }
+  double Max() const { return Microseconds(max_); }
   uint64_t count() const { return count_; }
 
  private:
-  static constexpr unsigned kSteps = 32;  // per doubling
+  static constexpr size_t kSteps = 32;  // per doubling
 
+  static double Microseconds(uint64_t nanoseconds) {
+    return static_cast<double>(nanoseconds) / 1e3;
+  }
   static size_t Index(uint64_t value) {
     const unsigned width = std::bit_width(value);
     if (width <= 6) return value;

@@ -75,7 +75,7 @@ absl::Status RunConnected(const Arguments& arguments, const std::string& command
       frontend::BusConnection::Open(**platform, settings->connect);
   if (!connection.ok()) return connection.status();
   absl::Status status = run(**connection, arguments);
-  const absl::Status closed = (*connection)->Close();
+  absl::Status closed = (*connection)->Close();
   return status.ok() ? closed : status;
 }
 

@@ -18,7 +18,7 @@ std::string PluginPath() {
   const ssize_t size = ::readlink("/proc/self/exe", self.data(), self.size());
   if (size > 0) {
     self.resize(static_cast<size_t>(size));
-    const std::string beside = self.substr(0, self.rfind('/') + 1) + VMSG_NBD_PLUGIN;
+    std::string beside = self.substr(0, self.rfind('/') + 1) + VMSG_NBD_PLUGIN;
     if (::access(beside.c_str(), R_OK) == 0) return beside;
   }
   return VMSG_NBD_PLUGIN;
@@ -44,6 +44,7 @@ absl::Status RunNbd(const Arguments& arguments) {
   }
   command.push_back("minblock=512");
   std::vector<char*> argv;
+  argv.reserve(command.size() + 1);
   for (std::string& word : command) argv.push_back(word.data());
   argv.push_back(nullptr);
   ::execvp(argv[0], argv.data());
