@@ -9,13 +9,13 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <mutex>
 #include <utility>
 #include <vector>
 
 #include "absl/container/btree_map.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include "backend/devices/unique_fd.h"
 #include "backend/runtime/event_loop.h"
 
@@ -81,7 +81,7 @@ class EpollLoop : public ThreadLoop {
   void Post(absl::AnyInvocable<void()> task) override {
     bool wake;
     {
-      absl::MutexLock lock(&mutex_);
+      std::lock_guard lock(mutex_);
       wake = posted_.empty();
       posted_.push_back(std::move(task));
       has_posted_.store(true, std::memory_order_release);
@@ -174,7 +174,7 @@ class EpollLoop : public ThreadLoop {
 
   void RunPosted() {
     {
-      absl::MutexLock lock(&mutex_);
+      std::lock_guard lock(mutex_);
       running_.swap(posted_);
       has_posted_.store(false, std::memory_order_relaxed);
     }
@@ -283,8 +283,8 @@ class EpollLoop : public ThreadLoop {
   int64_t idle_turns_ = 0;  // turns since the last hit
   int64_t last_epoll_ns_ = 0;
 
-  absl::Mutex mutex_;
-  std::vector<absl::AnyInvocable<void()>> posted_ ABSL_GUARDED_BY(mutex_);
+  std::mutex mutex_;
+  std::vector<absl::AnyInvocable<void()>> posted_;  // guarded by mutex_
   std::atomic<bool> has_posted_ = false;
   std::vector<absl::AnyInvocable<void()>> running_;
 };

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <mutex>
 
 #include "absl/strings/str_cat.h"
 
@@ -37,6 +38,7 @@ void Log(LogLevel level, absl::string_view text) {
 }
 
 bool RateLimitedLog::Admit(absl::Time now) {
+  std::lock_guard lock(mutex_);
   if (refilled_ == absl::InfinitePast()) refilled_ = now;
   const int64_t earned = std::max<int64_t>(0, (now - refilled_) / interval_);
   if (earned > 0) {
@@ -52,7 +54,11 @@ bool RateLimitedLog::Admit(absl::Time now) {
 }
 
 void RateLimitedLog::Write(LogLevel level, absl::string_view text) {
-  const uint64_t swallowed = std::exchange(suppressed_, 0);
+  uint64_t swallowed;
+  {
+    std::lock_guard lock(mutex_);
+    swallowed = std::exchange(suppressed_, 0);
+  }
   if (swallowed == 0) {
     Log(level, absl::StrCat(prefix_, text));
   } else {

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <mutex>
 #include <string>
 #include <utility>
 
@@ -24,7 +25,7 @@ void SetLogging(LogLevel most_verbose, bool priority_prefix);
 bool LogEnabled(LogLevel level);
 
 // A token bucket: `burst` lines at once, then one each `interval`. What it swallows is counted and
-// told with the next line that passes. Not thread-safe: one per guest's session.
+// told with the next line that passes. Thread-safe: all that logs for one bus shares one.
 class RateLimitedLog {
  public:
   static constexpr uint32_t kBurst = 10;  // enough to see one failure whole
@@ -38,15 +39,24 @@ class RateLimitedLog {
   bool Admit(absl::Time now);
   void Write(LogLevel level, absl::string_view text);
 
-  uint64_t suppressed() const { return suppressed_; }
+  // Both.
+  void Line(absl::Time now, LogLevel level, absl::string_view text) {
+    if (Admit(now)) Write(level, text);
+  }
+
+  uint64_t suppressed() const {
+    std::lock_guard lock(mutex_);
+    return suppressed_;
+  }
 
  private:
   const std::string prefix_;
   const uint32_t burst_;
   const absl::Duration interval_;
-  uint32_t tokens_;
-  absl::Time refilled_ = absl::InfinitePast();
-  uint64_t suppressed_ = 0;  // since the last line that passed
+  mutable std::mutex mutex_;
+  uint32_t tokens_;                             // guarded by mutex_
+  absl::Time refilled_ = absl::InfinitePast();  // guarded by mutex_
+  uint64_t suppressed_ = 0;  // guarded by mutex_, since the last line that passed
 };
 
 }  // namespace vmsg::backend

@@ -14,6 +14,13 @@ namespace vmsg::backend {
 using xenstore::BusAction;
 using xenstore::XenbusState;
 
+namespace {
+
+// Lines of one bus at once: several connections whole.
+constexpr uint32_t kLogBurst = 30;
+
+}  // namespace
+
 // From the session's thread to the control's.
 class BusControl::Relay : public SessionListener {
  public:
@@ -37,7 +44,8 @@ BusControl::BusControl(BusServices& services, const xenstore::BusAddress& addres
       address_(address),
       budget_(std::move(budget)),
       finished_(std::move(finished)),
-      anchor_(std::make_shared<Anchor>(this)) {}
+      anchor_(std::make_shared<Anchor>(this)),
+      log_(std::make_shared<RateLimitedLog>(absl::StrCat(Name(), ": "), kLogBurst)) {}
 
 BusControl::~BusControl() {
   anchor_->control = nullptr;
@@ -48,6 +56,10 @@ void BusControl::PostBack(EventLoop* loop, std::shared_ptr<Anchor> anchor, Task 
   loop->Post([anchor = std::move(anchor), task = std::move(task)]() mutable {
     if (anchor->control != nullptr) task(*anchor->control);
   });
+}
+
+void BusControl::LogLine(LogLevel level, absl::string_view text) {
+  log_->Line(services_.loop->Now(), level, text);
 }
 
 std::string BusControl::Name() const {
@@ -83,7 +95,7 @@ void BusControl::Evaluate() {
   for (int steps = 0; steps < 16; ++steps) {
     if (busy() || !Step()) return;
   }
-  Log(LogLevel::kError, absl::StrCat(Name(), ": the states do not settle"));
+  LogLine(LogLevel::kError, "the states do not settle");
 }
 
 bool BusControl::Step() {
@@ -119,7 +131,7 @@ bool BusControl::Step() {
       if (closing_ > 0) return false;
       if (absl::Status status = xenstore::RemoveBackendDirectory(*services_.store, address_);
           !status.ok() && !absl::IsNotFound(status)) {
-        Log(LogLevel::kError, absl::StrCat(Name(), ": removing the directory: ", status.message()));
+        LogLine(LogLevel::kError, absl::StrCat("removing the directory: ", status.message()));
       }
       // Discovery sees it go and says so.
       return false;
@@ -166,15 +178,15 @@ void BusControl::SetState(XenbusState state) {
   absl::Status status = xenstore::WriteState(*services_.store, address_.BackendPath(), state);
   // Gone: discovery will say so.
   if (status.ok() || absl::IsNotFound(status)) return;
-  Log(LogLevel::kError,
-      absl::StrCat(Name(), ": writing state ", StateText(state), ": ", status.message()));
+  LogLine(LogLevel::kError,
+          absl::StrCat("writing state ", StateText(state), ": ", status.message()));
 }
 
 bool BusControl::Offer() {
   patient_ = true;
   absl::Status status = xenstore::WriteOffer(*services_.store, address_, services_.offer);
   if (!status.ok()) {
-    Log(LogLevel::kError, absl::StrCat(Name(), ": writing the offer: ", status.message()));
+    LogLine(LogLevel::kError, absl::StrCat("writing the offer: ", status.message()));
     return false;
   }
   view_.ours = XenbusState::kInitWait;
@@ -244,6 +256,7 @@ void BusControl::Serve(const xenstore::FrontendRequest& request, MappedRing ring
     parts.tap = NewTraceTap(services_.trace, address_.frontend, address_.id);
   }
   parts.listener = std::make_unique<Relay>(services_.loop, anchor_);
+  parts.log = log_;
   parts.ring = std::move(ring);
   parts.window = std::move(window);
   thread->loop().Post([thread, options, parts = std::move(parts), frontend = address_.frontend,
@@ -297,17 +310,17 @@ void BusControl::AnnounceConnected(const Session* session) {
   if (phase_ != Phase::kConnected || session_ != session || gone_ || stopping_) return;
   if (goal_ != Goal::kNone || view_.ours == XenbusState::kClosing) return;
   SetState(XenbusState::kConnected);
-  Log(LogLevel::kInfo, absl::StrCat(Name(), ": connected, ", pages_taken_, " window pages, ",
-                                    devices_.size(), " devices"));
+  LogLine(LogLevel::kInfo, absl::StrCat("connected, ", pages_taken_, " window pages, ",
+                                        devices_.size(), " devices"));
   Evaluate();
 }
 
 void BusControl::Refuse(const absl::Status& why) {
-  Log(LogLevel::kError, absl::StrCat(Name(), ": refused: ", why.message()));
+  LogLine(LogLevel::kError, absl::StrCat("bus refused: ", why.message()));
   if (!gone_) {
     if (absl::Status status = xenstore::ReportBackendError(*services_.store, address_, why);
         !status.ok() && !absl::IsNotFound(status)) {
-      Log(LogLevel::kError, absl::StrCat(Name(), ": reporting it: ", status.message()));
+      LogLine(LogLevel::kError, absl::StrCat("reporting it: ", status.message()));
     }
     SetState(XenbusState::kClosing);
     goal_ = Goal::kClosed;
@@ -354,7 +367,7 @@ void BusControl::Unmap() {
     remains = SessionRemains();
     PostBack(loop, std::move(anchor), [](BusControl& control) {
       control.phase_ = Phase::kIdle;
-      Log(LogLevel::kInfo, absl::StrCat(control.Name(), ": disconnected, unmapped"));
+      control.LogLine(LogLevel::kInfo, "disconnected, unmapped");
       control.DevicesDetached();
       control.Evaluate();
     });

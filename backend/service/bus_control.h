@@ -13,6 +13,7 @@
 #include "absl/time/time.h"
 #include "backend/devices/device.h"
 #include "backend/runtime/event_loop.h"
+#include "backend/runtime/rate_limited_log.h"
 #include "backend/service/trace_file.h"
 #include "backend/session/io_thread.h"
 #include "backend/session/map_bus.h"
@@ -83,7 +84,7 @@ class BusControl {
   // What tearing down leads to, when it was begun.
   enum class Goal : uint8_t { kNone, kClosed, kOffered };
 
-  enum class DeviceState : uint8_t { kOpening, kOpened, kAttached, kFailed };
+  enum class DeviceState : uint8_t { kWaiting, kOpening, kOpened, kAttached, kFailed };
   struct DeviceControl {
     xenstore::DeviceNodes nodes;
     DeviceState state = DeviceState::kOpening;
@@ -116,6 +117,8 @@ class BusControl {
   void CloseSession();
   void Unmap();
   std::string Name() const;
+  // A line of which the guest can cause any number.
+  void LogLine(LogLevel level, absl::string_view text);
 
   // bus_devices.cc
   void Open(uint16_t number);
@@ -138,6 +141,7 @@ class BusControl {
   const std::shared_ptr<PageBudget> budget_;
   absl::AnyInvocable<void()> finished_;
   const std::shared_ptr<Anchor> anchor_;
+  const std::shared_ptr<RateLimitedLog> log_;
 
   xenstore::BusView view_;
   Phase phase_ = Phase::kIdle;

@@ -18,6 +18,11 @@ void BusControl::AddDevice(const xenstore::DeviceNodes& nodes) {
     return;
   }
   entry->second.nodes = nodes;
+  // A session that is on its way out may still hold what this one names.
+  if (phase_ == Phase::kClosing) {
+    entry->second.state = DeviceState::kWaiting;
+    return;
+  }
   Open(nodes.number);
 }
 
@@ -99,6 +104,7 @@ void BusControl::RemoveDevice(uint16_t number, bool force) {
       return;  // until it is opened
     case DeviceState::kOpened:
       return FinishRemoval(number);
+    case DeviceState::kWaiting:
     case DeviceState::kFailed:
       return FinishRemoval(number);
     case DeviceState::kAttached:
@@ -142,7 +148,7 @@ void BusControl::FinishRemoval(uint16_t number) {
 void BusControl::DevicesDetached() {
   std::vector<uint16_t> removed;
   for (auto& [number, device] : devices_) {
-    if (device.state != DeviceState::kAttached) continue;
+    if (device.state != DeviceState::kAttached && device.state != DeviceState::kWaiting) continue;
     if (device.leaving) {
       removed.push_back(number);
     } else if (gone_ || stopping_ || !view_.online) {
@@ -159,17 +165,19 @@ void BusControl::Report(DeviceControl& device, const absl::Status& status) {
   // Opened again for the next connection: nothing new.
   if (status.ok() && std::exchange(device.reported_ok, true)) return;
   if (!status.ok()) device.reported_ok = false;
-  const std::string name = absl::StrCat(Name(), " device ", device.nodes.number);
   if (status.ok()) {
-    Log(LogLevel::kInfo, absl::StrCat(name, ": ", device.nodes.type, " connected"));
+    Log(LogLevel::kInfo, absl::StrCat(Name(), " device ", device.nodes.number, ": ",
+                                      device.nodes.type, " connected"));
   } else {
-    Log(LogLevel::kError, absl::StrCat(name, ": refused: ", status.message()));
+    LogLine(LogLevel::kError,
+            absl::StrCat("device ", device.nodes.number, " refused: ", status.message()));
   }
   if (gone_ || device.vanished) return;
   absl::Status reported =
       xenstore::ReportDevice(*services_.store, address_, absl::StrCat(device.nodes.number), status);
   if (!reported.ok() && !absl::IsNotFound(reported)) {
-    Log(LogLevel::kError, absl::StrCat(name, ": writing its status: ", reported.message()));
+    LogLine(LogLevel::kError, absl::StrCat("device ", device.nodes.number,
+                                           ": writing its status: ", reported.message()));
   }
 }
 

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <mutex>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -27,7 +28,7 @@ absl::StatusOr<std::shared_ptr<TraceFile>> TraceFile::Create(const std::string& 
 
 void TraceFile::Write(uint16_t frontend, uint32_t bus, bool from_driver,
                       std::span<const std::byte> message) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   if (!fd_) return;
   timespec now;
   clock_gettime(CLOCK_REALTIME, &now);

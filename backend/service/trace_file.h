@@ -4,11 +4,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "backend/bus/bus_interfaces.h"
 #include "backend/devices/unique_fd.h"
 
@@ -24,8 +24,8 @@ class TraceFile {
 
  private:
   explicit TraceFile(UniqueFd fd) : fd_(std::move(fd)) {}
-  absl::Mutex mutex_;
-  UniqueFd fd_ ABSL_GUARDED_BY(mutex_);
+  std::mutex mutex_;
+  UniqueFd fd_;  // guarded by mutex_
 };
 
 // One bus's tap into it.

@@ -30,7 +30,7 @@ absl::StatusOr<std::unique_ptr<Session>> Session::Start(Parts parts,
 }
 
 Session::Session(Parts parts, const SessionOptions& options)
-    : options_(options), parts_(std::move(parts)), log_(absl::StrCat(options.name, ": ")) {}
+    : options_(options), parts_(std::move(parts)) {}
 
 Session::~Session() {
   for (const auto& [number, timer] : leaving_) parts_.loop->Cancel(timer);
@@ -82,16 +82,13 @@ void Session::OnDeviceReset(uint16_t number) {
       parts_.loop->RunAfter(absl::ZeroDuration(), [this, number] { Remove(number); });
 }
 
-void Session::OnBusBroken(const absl::Status& why) {
-  Log(LogLevel::kError, absl::StrCat(options_.name, ": bus closed: ", why.message()));
-  parts_.listener->OnSessionBroken(why);
-}
+void Session::OnBusBroken(const absl::Status& why) { parts_.listener->OnSessionBroken(why); }
 
 void Session::OnProblem(int device, const absl::Status& what) {
-  if (!log_.Admit(parts_.loop->Now())) return;
-  log_.Write(LogLevel::kWarning, device < 0
-                                     ? std::string(what.message())
-                                     : absl::StrCat("device ", device, ": ", what.message()));
+  if (!parts_.log->Admit(parts_.loop->Now())) return;
+  parts_.log->Write(LogLevel::kWarning,
+                    device < 0 ? std::string(what.message())
+                               : absl::StrCat("device ", device, ": ", what.message()));
 }
 
 void Session::Close(absl::AnyInvocable<void(SessionRemains)> done) {

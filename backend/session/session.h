@@ -56,6 +56,7 @@ class Session : private BusEvents {
     std::unique_ptr<WindowMapper> mapper;
     std::unique_ptr<MessageTap> tap;  // may be null
     std::unique_ptr<SessionListener> listener;
+    std::shared_ptr<RateLimitedLog> log;  // for what the guest can cause
     MappedRing ring;
     grants::GrantMapping window;
   };
@@ -90,7 +91,6 @@ class Session : private BusEvents {
 
   const SessionOptions options_;
   Parts parts_;
-  RateLimitedLog log_;
   grants::Window window_;
   std::unique_ptr<BusEndpoint> endpoint_;
   absl::flat_hash_map<uint16_t, EventLoop::TimerId> leaving_;  // asked to go, with the time limit

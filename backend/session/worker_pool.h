@@ -2,14 +2,15 @@
 // Threads for what can block for long: mapping and unmapping grants, opening files.
 #pragma once
 
+#include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <mutex>
 #include <thread>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/functional/any_invocable.h"
-#include "absl/synchronization/mutex.h"
 
 namespace vmsg::backend {
 
@@ -39,12 +40,13 @@ class WorkerPool {
   };
   void Work();
 
-  absl::Mutex mutex_;
-  absl::flat_hash_map<Key, Lane> lanes_ ABSL_GUARDED_BY(mutex_);
-  std::deque<Key> ready_ ABSL_GUARDED_BY(mutex_);
-  size_t idle_ ABSL_GUARDED_BY(mutex_) = 0;
-  bool ending_ ABSL_GUARDED_BY(mutex_) = false;
-  std::vector<std::thread> threads_ ABSL_GUARDED_BY(mutex_);
+  std::mutex mutex_;
+  std::condition_variable changed_;       // of ready_ and ending_
+  absl::flat_hash_map<Key, Lane> lanes_;  // guarded by mutex_
+  std::deque<Key> ready_;                 // guarded by mutex_
+  size_t idle_ = 0;                       // guarded by mutex_
+  bool ending_ = false;                   // guarded by mutex_
+  std::vector<std::thread> threads_;      // guarded by mutex_
 };
 
 }  // namespace vmsg::backend

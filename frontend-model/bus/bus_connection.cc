@@ -4,7 +4,6 @@
 #include <poll.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 #include <utility>
 
@@ -130,8 +129,6 @@ absl::Status BusConnection::PublishRequest(const GuestMemory::Grant& window) {
   request.directory_ref = window.directory_ref();
   request.directory_pages = window.pages();
   request.ring_event_idx = options_.ring_event_idx && offer_.ring_event_idx;
-  // Everything in the granted pages before anybody may look at them.
-  std::atomic_thread_fence(std::memory_order_seq_cst);
   return xenstore::WriteRequest(*parts_.store, address_, request);
 }
 

@@ -151,16 +151,16 @@ absl::StatusOr<bool> DriverQueue::Add(absl::Span<const Buffer> buffers, uint64_t
 bool DriverQueue::Publish() {
   if (published_idx_ == avail_idx_) return false;
   const uint16_t before = std::exchange(published_idx_, avail_idx_);
-  Word16(avail_block_, wire::kAvailableIdxOffset).store(avail_idx_, std::memory_order_release);
-  // The index must be visible before the device's wish is read, or both sides go to sleep.
-  std::atomic_thread_fence(std::memory_order_seq_cst);
+  // The index must be visible before the device's wish is read, or both sides go to sleep: both
+  // accesses are sequentially consistent, here and on the device's side.
+  Word16(avail_block_, wire::kAvailableIdxOffset).store(avail_idx_, std::memory_order_seq_cst);
   if (event_idx_) {
     const uint16_t event =
-        Word16(used_block_, wire::AvailableEventOffset(size_)).load(std::memory_order_relaxed);
+        Word16(used_block_, wire::AvailableEventOffset(size_)).load(std::memory_order_seq_cst);
     return Passed(event, before, avail_idx_);
   }
   const uint16_t flags =
-      Word16(used_block_, wire::kUsedFlagsOffset).load(std::memory_order_relaxed);
+      Word16(used_block_, wire::kUsedFlagsOffset).load(std::memory_order_seq_cst);
   return (flags & wire::kUsedNoNotify) == 0;
 }
 
@@ -208,13 +208,13 @@ void DriverQueue::Free(uint16_t head) {
 }
 
 bool DriverQueue::EnableNotifications() {
+  // As in Publish: the wish before the look, for both sides.
   if (event_idx_) {
-    Word16(avail_block_, wire::UsedEventOffset(size_)).store(used_idx_, std::memory_order_relaxed);
+    Word16(avail_block_, wire::UsedEventOffset(size_)).store(used_idx_, std::memory_order_seq_cst);
   } else {
-    Word16(avail_block_, wire::kAvailableFlagsOffset).store(0, std::memory_order_relaxed);
+    Word16(avail_block_, wire::kAvailableFlagsOffset).store(0, std::memory_order_seq_cst);
   }
-  std::atomic_thread_fence(std::memory_order_seq_cst);
-  return HasUsed();
+  return Word16(used_block_, wire::kUsedIdxOffset).load(std::memory_order_seq_cst) != used_idx_;
 }
 
 void DriverQueue::DisableNotifications() {

@@ -7,12 +7,12 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <set>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include "backend/runtime/event_loop.h"
 
 namespace vmsg::backend {
@@ -29,7 +29,7 @@ class SimulatedLoop : public EventLoop {
   void Unwatch(int fd) override { watches_.erase(fd); }
 
   void Post(absl::AnyInvocable<void()> task) override {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     posted_.push_back(std::move(task));
   }
 
@@ -116,13 +116,13 @@ class SimulatedLoop : public EventLoop {
   };
 
   bool HasPosted() {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     return !posted_.empty();
   }
   bool RunPosted() {
     std::vector<absl::AnyInvocable<void()>> tasks;
     {
-      absl::MutexLock lock(&mutex_);
+      std::lock_guard lock(mutex_);
       tasks.swap(posted_);
     }
     for (auto& task : tasks) task();
@@ -148,8 +148,8 @@ class SimulatedLoop : public EventLoop {
   absl::Time now_ = absl::UnixEpoch() + absl::Hours(1);
   std::set<Poller*> pollers_;
   std::set<Poller*> active_;
-  absl::Mutex mutex_;
-  std::vector<absl::AnyInvocable<void()>> posted_ ABSL_GUARDED_BY(mutex_);
+  std::mutex mutex_;
+  std::vector<absl::AnyInvocable<void()>> posted_;  // guarded by mutex_
 };
 
 }  // namespace vmsg::backend

@@ -36,7 +36,7 @@ class DeviceSideRing {
       : DeviceSideRing(memory, queue.size(), queue.desc_address(), queue.driver_address(),
                        queue.device_address(), event_idx) {}
 
-  uint16_t available_index() const { return Load16(driver_ + 2, std::memory_order_acquire); }
+  uint16_t available_index() const { return Load16(driver_ + 2, std::memory_order_seq_cst); }
   bool HasAvailable() const { return available_index() != last_available_; }
 
   Chain Take() {
@@ -73,21 +73,19 @@ class DeviceSideRing {
     std::memcpy(device_ + 4 + 8 * (used_ % size_) + 4, &written, 4);
     ++used_;
     SetUsedIndex(used_);
-    std::atomic_thread_fence(std::memory_order_seq_cst);
-    if (!event_idx_) return (Load16(driver_) & 1) == 0;
-    const uint16_t event = Load16(driver_ + 4 + 2 * size_);
+    if (!event_idx_) return (Load16(driver_, std::memory_order_seq_cst) & 1) == 0;
+    const uint16_t event = Load16(driver_ + 4 + 2 * size_, std::memory_order_seq_cst);
     return static_cast<uint16_t>(used_ - event - 1) < static_cast<uint16_t>(used_ - before);
   }
-  void SetUsedIndex(uint16_t index) { Store16(device_ + 2, index, std::memory_order_release); }
+  void SetUsedIndex(uint16_t index) { Store16(device_ + 2, index, std::memory_order_seq_cst); }
 
   // Asks to be told about the next available chain; true: there is one already.
   bool AskForKick() {
     if (event_idx_) {
-      Store16(device_ + 4 + 8 * size_, last_available_, std::memory_order_relaxed);
+      Store16(device_ + 4 + 8 * size_, last_available_, std::memory_order_seq_cst);
     } else {
-      Store16(device_, 0, std::memory_order_relaxed);
+      Store16(device_, 0, std::memory_order_seq_cst);
     }
-    std::atomic_thread_fence(std::memory_order_seq_cst);
     return HasAvailable();
   }
   void RefuseKicks() { Store16(device_, 1, std::memory_order_relaxed); }

@@ -89,7 +89,7 @@ absl::StatusOr<Arguments> ParseArguments(int argc, char** argv) {
         if (number.ok()) arguments.service.io_threads = *number;
         break;
       case kMaxWindowPages:
-        // gntdev maps at most 65,536 pages in one request, and so can a directory.
+        // Past 65,536 in one window, gntdev's own limit has to be raised, too.
         number = Number("max-window-pages", 1, 1u << 20);
         if (number.ok()) arguments.service.max_window_pages = *number;
         break;

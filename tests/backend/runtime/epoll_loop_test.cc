@@ -7,10 +7,10 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <latch>
 #include <thread>
 #include <vector>
 
-#include "absl/synchronization/notification.h"
 #include "backend/devices/unique_fd.h"
 #include "backend/runtime/event_loop.h"
 
@@ -48,10 +48,10 @@ TEST_F(EpollLoopTest, RunsPostedTasksInOrderFromOtherThreads) {
 }
 
 TEST_F(EpollLoopTest, StopFromAnotherThreadEndsASleepingLoop) {
-  absl::Notification running;
-  loop_->Post([&] { running.Notify(); });
+  std::latch running{1};
+  loop_->Post([&] { running.count_down(); });
   std::thread stopper([&] {
-    running.WaitForNotification();
+    running.wait();
     loop_->Stop();
   });
   loop_->Run();

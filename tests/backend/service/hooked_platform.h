@@ -5,32 +5,32 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 
-#include "absl/synchronization/mutex.h"
 #include "grants/platform.h"
 
 namespace vmsg::testing {
 
 // Shared by the platform, which a test owns, and the mapper, which the service owns.
 struct MapperHooks {
-  absl::Mutex mutex;
+  std::mutex mutex;
   // Run on the calling thread before the call, without the mutex. May block.
-  std::function<void(grants::DomainId)> before_map ABSL_GUARDED_BY(mutex);
-  std::function<void()> before_unmap ABSL_GUARDED_BY(mutex);
-  size_t mapped_pages ABSL_GUARDED_BY(mutex) = 0;
+  std::function<void(grants::DomainId)> before_map;  // guarded by mutex
+  std::function<void()> before_unmap;                // guarded by mutex
+  size_t mapped_pages = 0;                           // guarded by mutex
 
   size_t MappedPages() {
-    absl::MutexLock lock(&mutex);
+    std::lock_guard lock(mutex);
     return mapped_pages;
   }
   void OnMap(std::function<void(grants::DomainId)> hook) {
-    absl::MutexLock lock(&mutex);
+    std::lock_guard lock(mutex);
     before_map = std::move(hook);
   }
   void OnUnmap(std::function<void()> hook) {
-    absl::MutexLock lock(&mutex);
+    std::lock_guard lock(mutex);
     before_unmap = std::move(hook);
   }
 };
@@ -45,14 +45,14 @@ class HookedMapper final : public grants::GrantMapper {
                                            grants::Access access) override {
     std::function<void(grants::DomainId)> hook;
     {
-      absl::MutexLock lock(&hooks_->mutex);
+      std::lock_guard lock(hooks_->mutex);
       hook = hooks_->before_map;
     }
     if (hook) hook(domain);
     absl::StatusOr<grants::GrantMapping> mapping = real_->Map(domain, refs, access);
     if (!mapping.ok()) return mapping.status();
     const std::span<std::byte> bytes = mapping->bytes();
-    absl::MutexLock lock(&hooks_->mutex);
+    std::lock_guard lock(hooks_->mutex);
     hooks_->mapped_pages += refs.size();
     live_.emplace(bytes.data(), *std::move(mapping));
     return grants::GrantMapping(this, bytes);
@@ -62,11 +62,11 @@ class HookedMapper final : public grants::GrantMapper {
   void Unmap(std::span<std::byte> bytes) override {
     std::function<void()> hook;
     {
-      absl::MutexLock lock(&hooks_->mutex);
+      std::lock_guard lock(hooks_->mutex);
       hook = hooks_->before_unmap;
     }
     if (hook) hook();
-    absl::MutexLock lock(&hooks_->mutex);
+    std::lock_guard lock(hooks_->mutex);
     hooks_->mapped_pages -= bytes.size() / grants::kPageSize;
     live_.erase(bytes.data());
   }

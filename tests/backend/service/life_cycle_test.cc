@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <latch>
+
 #include "tests/backend/service/service_rig.h"
 
 namespace vmsg::testing {
@@ -29,17 +31,17 @@ TEST_F(LifeCycleTest, BackendUnmapsBeforeItSaysClosed) {
   const auto bus = Attach(guest, {0});
   auto connection = Connect(guest);
   ASSERT_TRUE(connection.ok()) << connection.status();
-  absl::Notification unmapping, go_on;
+  std::latch unmapping{1}, go_on{1};
   platform_->hooks->OnUnmap([&] {
-    if (!unmapping.HasBeenNotified()) unmapping.Notify();
-    go_on.WaitForNotification();
+    if (!unmapping.try_wait()) unmapping.count_down();
+    go_on.wait();
   });
   WriteFrontendState(bus, XenbusState::kClosing);
   WriteFrontendState(bus, XenbusState::kClosed);
-  unmapping.WaitForNotification();
+  unmapping.wait();
   EXPECT_NE(Read(bus, "state"), "6");
   EXPECT_GT(platform_->hooks->MappedPages(), 0u);
-  go_on.Notify();
+  go_on.count_down();
   // Through 6, back to 2: it is still wanted.
   WaitFor(bus, "state", "2");
   EXPECT_EQ(platform_->hooks->MappedPages(), 0u);
@@ -86,12 +88,12 @@ TEST_F(LifeCycleTest, VanishedDirectoryIsTornDownAndNotWrittenAgain) {
   const auto bus = Attach(guest, {0});
   auto connection = Connect(guest);
   ASSERT_TRUE(connection.ok()) << connection.status();
-  absl::Notification unmapped;
+  std::latch unmapped{1};
   platform_->hooks->OnUnmap([&] {
-    if (!unmapped.HasBeenNotified()) unmapped.Notify();
+    if (!unmapped.try_wait()) unmapped.count_down();
   });
   ASSERT_TRUE(xenstore::RemoveBus(*store_, bus).ok());
-  unmapped.WaitForNotification();
+  unmapped.wait();
   StopService();
   EXPECT_EQ(Read(bus, "state"), "(none)");
 }
@@ -141,18 +143,18 @@ TEST_F(LifeCycleTest, GuestWhoseMappingHangsDoesNotHoldTheOthers) {
   const grants::DomainId quick = NewGuest();
   Attach(slow, {0});
   Attach(quick, {0});
-  absl::Notification held, release;
+  std::latch held{1}, release{1};
   platform_->hooks->OnMap([&](grants::DomainId domain) {
     if (domain != slow) return;
-    if (!held.HasBeenNotified()) held.Notify();
-    release.WaitForNotification();
+    if (!held.try_wait()) held.count_down();
+    release.wait();
   });
   absl::StatusOr<std::unique_ptr<frontend::BusConnection>> first;
   std::thread connecting([&] { first = Connect(slow); });
-  held.WaitForNotification();
+  held.wait();
   auto second = Connect(quick);
   EXPECT_TRUE(second.ok()) << second.status();
-  release.Notify();
+  release.count_down();
   connecting.join();
   EXPECT_TRUE(first.ok()) << first.status();
 }

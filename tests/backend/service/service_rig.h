@@ -14,7 +14,6 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/notification.h"
 #include "backend/runtime/event_loop.h"
 #include "backend/runtime/rate_limited_log.h"
 #include "backend/service/supervisor.h"

@@ -67,6 +67,7 @@ class SessionTest : public ::testing::Test {
     parts.port = std::make_unique<FakePort>(&port_);
     parts.mapper = std::make_unique<NoMapper>();
     parts.listener = std::make_unique<RecordingListener>(log_);
+    parts.log = std::make_shared<backend::RateLimitedLog>("guest 3 bus 0: ");
     parts.ring.interface = pages_.MapPages(1);
     parts.ring.data = pages_.MapPages(4);
     parts.window = pages_.MapPages(64);

@@ -4,10 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <latch>
 #include <vector>
-
-#include "absl/synchronization/blocking_counter.h"
-#include "absl/synchronization/notification.h"
 
 namespace vmsg::backend {
 namespace {
@@ -26,41 +24,41 @@ TEST(WorkerPool, RunsTheJobsOfOneKeyInOrder) {
 
 TEST(WorkerPool, JobThatHangsHoldsOnlyItsKey) {
   WorkerPool pool;
-  absl::Notification release, held, other;
+  std::latch release{1}, held{1}, other{1};
   pool.Submit(1, [&] {
-    held.Notify();
-    release.WaitForNotification();
+    held.count_down();
+    release.wait();
   });
-  held.WaitForNotification();
+  held.wait();
   bool behind = false;
   pool.Submit(1, [&] { behind = true; });
-  pool.Submit(2, [&] { other.Notify(); });
-  other.WaitForNotification();
+  pool.Submit(2, [&] { other.count_down(); });
+  other.wait();
   EXPECT_FALSE(behind);
-  release.Notify();
+  release.count_down();
 }
 
 TEST(WorkerPool, ManyKeysThatHangLeaveRoomForMore) {
   WorkerPool pool;
-  absl::Notification release, other;
-  absl::BlockingCounter held(WorkerPool::kMaxThreads - 1);
+  std::latch release{1}, other{1};
+  std::latch held(WorkerPool::kMaxThreads - 1);
   for (WorkerPool::Key key = 0; key < WorkerPool::kMaxThreads - 1; ++key) {
     pool.Submit(key, [&] {
-      held.DecrementCount();
-      release.WaitForNotification();
+      held.count_down();
+      release.wait();
     });
   }
-  held.Wait();
-  pool.Submit(1000, [&] { other.Notify(); });
-  other.WaitForNotification();
-  release.Notify();
+  held.wait();
+  pool.Submit(1000, [&] { other.count_down(); });
+  other.wait();
+  release.count_down();
 }
 
 TEST(WorkerPool, JobsMaySubmitJobs) {
-  absl::Notification done;
+  std::latch done{1};
   WorkerPool pool;
-  pool.Submit(1, [&] { pool.Submit(1, [&] { done.Notify(); }); });
-  done.WaitForNotification();
+  pool.Submit(1, [&] { pool.Submit(1, [&] { done.count_down(); }); });
+  done.wait();
 }
 
 TEST(WorkerPool, EndsOnlyAfterWhatWasSubmitted) {
