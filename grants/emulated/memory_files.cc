@@ -33,7 +33,7 @@ absl::StatusOr<std::span<std::byte>> MapRuns(int file, std::span<const FrameRun>
   const int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
   const auto map = [&](void* where, const FrameRun& run, int flags) {
     return mmap(where, size_t{run.pages} * kPageSize, protection, MAP_SHARED | MAP_POPULATE | flags,
-                file, static_cast<off_t>(run.first) * kPageSize);
+                file, static_cast<off_t>(run.first * kPageSize));
   };
   void* base;
   if (runs.size() == 1) {

@@ -12,13 +12,13 @@ namespace {
 
 // Most requests fit; a longer frame is read into memory of its own size.
 constexpr size_t kReadSize = 4096;
-constexpr size_t kLargestRead = 128 * 1024;
+constexpr size_t kLargestRead = size_t{128} * 1024;
 
 }  // namespace
 
 Client::Input Client::Read(bool until_end) {
   if (in_start_ > 0) {
-    in_.erase(in_.begin(), in_.begin() + in_start_);
+    in_.erase(in_.begin(), in_.begin() + static_cast<ptrdiff_t>(in_start_));
     in_start_ = 0;
   }
   for (;;) {

@@ -97,7 +97,7 @@ std::string Commands::List() {
     absl::StrAppend(&text, domain->id, " ",
                     domain->state == Domain::State::kDying ? "(null)" : domain->name, " ",
                     StateName(domain->state), " ",
-                    domain->memory->pages() / (1024 * 1024 / grants::kPageSize), "\n");
+                    domain->memory->pages() / DomainList::kPagesPerMiB, "\n");
   }
   return text;
 }

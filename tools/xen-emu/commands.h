@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -27,7 +28,10 @@ class Commands {
   };
 
   Commands(DomainList* domains, Hypervisor* hypervisor, store::StoreServer* store, Sockets sockets)
-      : domains_(*domains), hypervisor_(*hypervisor), store_(*store), sockets_(sockets) {}
+      : domains_(*domains),
+        hypervisor_(*hypervisor),
+        store_(*store),
+        sockets_(std::move(sockets)) {}
 
   // create [name] [MiB] -> domid; destroy <domain>; shutdown <domain>; list; debug; fault ...
   absl::StatusOr<std::string> Run(absl::string_view command);

@@ -64,7 +64,7 @@ absl::StatusOr<std::shared_ptr<Domain>> DomainList::Add(absl::string_view name,
 
 absl::StatusOr<std::shared_ptr<Domain>> DomainList::Make(grants::DomainId id, std::string name,
                                                          uint32_t memory_mib) {
-  auto memory = DomainMemory::Create(next_serial_, memory_mib * (1024 * 1024 / grants::kPageSize));
+  auto memory = DomainMemory::Create(next_serial_, memory_mib * kPagesPerMiB);
   if (!memory.ok()) return memory.status();
   ++next_serial_;
   auto domain =

@@ -45,6 +45,7 @@ class DomainList {
  public:
   static constexpr uint32_t kDefaultMemoryMiB = 256;
   static constexpr uint32_t kMaxMemoryMiB = 1 << 20;
+  static constexpr uint32_t kPagesPerMiB = (1 << 20) / grants::kPageSize;
 
   // Makes Dom0.
   static absl::StatusOr<std::unique_ptr<DomainList>> Create(const DomainLimits& limits);

@@ -73,7 +73,7 @@ std::vector<uint32_t> DomainMemory::Allocate(uint32_t pages) {
 
 void DomainMemory::Free(uint32_t frame) {
   fallocate(file_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-            static_cast<off_t>(frame) * kPageSize, kPageSize);
+            static_cast<off_t>(frame * kPageSize), kPageSize);
   taken_[frame] = false;
   --used_;
   lowest_free_ = std::min(lowest_free_, frame);
