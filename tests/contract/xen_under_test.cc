@@ -33,6 +33,7 @@ std::unique_ptr<PeerProcess> PeerProcess::Start(const XenUnderTest::Side& side,
   std::vector<std::string> words = {CONTRACT_PEER_PROGRAM, side.xen_option};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> argv;
+  argv.reserve(words.size() + 1);
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
   int output[2];

@@ -63,6 +63,7 @@ absl::Status EmulatedXen::StartProcess(const std::vector<std::string>& options) 
                                         directory_};
   arguments.insert(arguments.end(), options.begin(), options.end());
   std::vector<char*> argv;
+  argv.reserve(arguments.size() + 1);
   for (std::string& argument : arguments) argv.push_back(argument.data());
   argv.push_back(nullptr);
   posix_spawn_file_actions_t actions;
