@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <span>
 
+#include <utility>
+
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "backend/bus/bus_interfaces.h"
@@ -21,7 +23,7 @@ class Outbox {
  public:
   Outbox(wire::RingProducer producer, const wire::Profile& profile, size_t message_size,
          MessageTap* tap, BusCounters& counters)
-      : producer_(producer),
+      : producer_(std::move(producer)),
         profile_(profile),
         message_size_(message_size),
         largest_record_(wire::PaddedRecordSize(message_size)),

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -80,8 +81,9 @@ absl::StatusOr<OpenedDevice> OpenedDevice::Duplicate() const {
 }
 
 void CloseDevice(OpenedDevice opened) {
-  absl::StatusOr<const DeviceType*> type = FindType(opened.type);
-  if (type.ok() && (*type)->remove_names != nullptr) (*type)->remove_names(opened);
+  const OpenedDevice closing = std::move(opened);
+  absl::StatusOr<const DeviceType*> type = FindType(closing.type);
+  if (type.ok() && (*type)->remove_names != nullptr) (*type)->remove_names(closing);
 }
 
 }  // namespace vmsg::backend

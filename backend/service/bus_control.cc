@@ -44,7 +44,7 @@ BusControl::BusControl(BusServices& services, const xenstore::BusAddress& addres
       address_(address),
       budget_(std::move(budget)),
       finished_(std::move(finished)),
-      anchor_(std::make_shared<Anchor>(this)),
+      anchor_(std::make_shared<Anchor>(Anchor{this})),
       log_(std::make_shared<RateLimitedLog>(absl::StrCat(Name(), ": "), kLogBurst)) {}
 
 BusControl::~BusControl() {

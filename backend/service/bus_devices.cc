@@ -103,7 +103,6 @@ void BusControl::RemoveDevice(uint16_t number, bool force) {
     case DeviceState::kOpening:
       return;  // until it is opened
     case DeviceState::kOpened:
-      return FinishRemoval(number);
     case DeviceState::kWaiting:
     case DeviceState::kFailed:
       return FinishRemoval(number);

@@ -12,7 +12,7 @@ inline constexpr absl::Span<const absl::string_view> kRngKeys = {};
 
 // Of one request at most as many bytes are filled: what getrandom gives in well under a
 // millisecond.
-inline constexpr size_t kRngMaxBytesPerRequest = 64 * 1024;
+inline constexpr size_t kRngMaxBytesPerRequest = size_t{64} * 1024;
 inline constexpr uint32_t kRngMaxQueueSize = 64;
 
 absl::StatusOr<OpenedDevice> OpenRng(const DeviceEntry& entry);
