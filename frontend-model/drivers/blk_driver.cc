@@ -114,7 +114,7 @@ BlkDriver::~BlkDriver() {
     client_->Reset().IgnoreError();
     queue_ = nullptr;
   }
-  FailAll(absl::CancelledError("the driver ended"));
+  Abandon(absl::CancelledError("the driver ended"));
 }
 
 absl::Status BlkDriver::CheckUsable() const {
@@ -191,7 +191,7 @@ void BlkDriver::Finish(const DriverQueue::Completion& completion) {
   }
 }
 
-void BlkDriver::FailAll(const absl::Status& reason) {
+void BlkDriver::Abandon(const absl::Status& reason) {
   stopped_ = true;
   for (uint32_t index = 0; index < slots_.size(); ++index) {
     const Slot slot = std::exchange(slots_[index], Slot{});
@@ -203,7 +203,7 @@ void BlkDriver::FailAll(const absl::Status& reason) {
 bool BlkDriver::Poll() {
   if (queue_ == nullptr || stopped_ || !failure_.ok()) return false;
   if (client_->removed()) {
-    FailAll(absl::UnavailableError(absl::StrCat("device ", client_->dev_num(), " was removed")));
+    Abandon(absl::UnavailableError(absl::StrCat("device ", client_->dev_num(), " was removed")));
     return true;
   }
   bool worked = false;
@@ -212,7 +212,7 @@ bool BlkDriver::Poll() {
     absl::StatusOr<std::optional<DriverQueue::Completion>> completion = queue_->Pop();
     if (!completion.ok()) {
       failure_ = completion.status();
-      FailAll(failure_);
+      Abandon(failure_);
       return true;
     }
     if (!completion->has_value()) break;

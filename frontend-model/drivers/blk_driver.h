@@ -77,6 +77,9 @@ class BlkDriver final : public PollSource {
   // Submits no more, waits for what is in flight and resets the device: what a driver does when its
   // device's removal is requested.
   absl::Status Quiesce(Deadline deadline);
+  // Ends what is in flight with `reason` and submits no more: for a bus that has failed. The device
+  // may still write to the buffers of these requests until the bus is closed.
+  void Abandon(const absl::Status& reason);
   // Capacity again, after EVENT_CONFIG.
   absl::Status RefreshLimits();
 
@@ -98,7 +101,6 @@ class BlkDriver final : public PollSource {
   absl::Status Transfer(uint32_t type, uint64_t offset, uint64_t address, uint64_t size,
                         Deadline deadline);
   void Finish(const DriverQueue::Completion& completion);
-  void FailAll(const absl::Status& reason);
   absl::Status CheckUsable() const;
 
   std::unique_ptr<DeviceClient> client_;

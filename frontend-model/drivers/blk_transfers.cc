@@ -55,7 +55,7 @@ absl::Status BlkDriver::Transfer(uint32_t type, uint64_t offset, uint64_t addres
   if (gathered.outstanding == 0) return gathered.first_error;
   // The device still owns the buffers: only its end makes them ours again.
   Quiesce(deadline).IgnoreError();
-  FailAll(waited);
+  Abandon(waited);
   return waited;
 }
 
@@ -75,7 +75,7 @@ absl::Status BlkDriver::Flush(Deadline deadline) {
   absl::Status waited =
       client_->bus().WaitUntil([&] { return gathered.outstanding == 0; }, deadline);
   if (gathered.outstanding == 0) return gathered.first_error;
-  FailAll(waited);
+  Abandon(waited);
   return waited;
 }
 
@@ -87,7 +87,7 @@ absl::StatusOr<std::string> BlkDriver::GetId(Deadline deadline) {
   gathered.outstanding = 1;
   status = client_->bus().WaitUntil([&] { return gathered.outstanding == 0; }, deadline);
   if (gathered.outstanding != 0) {
-    FailAll(status);
+    Abandon(status);
     return status;
   }
   if (!gathered.first_error.ok()) return gathered.first_error;
@@ -106,7 +106,7 @@ absl::Status BlkDriver::Quiesce(Deadline deadline) {
   // A reset ends also what did not end by itself.
   if (absl::Status status = client_->Reset(); !status.ok()) return status;
   queue_ = nullptr;
-  FailAll(absl::CancelledError("the device was reset"));
+  Abandon(absl::CancelledError("the device was reset"));
   return absl::OkStatus();
 }
 

@@ -58,7 +58,9 @@ ConsoleDriver::~ConsoleDriver() {
 
 absl::Status ConsoleDriver::Broken() {
   if (!failure_.ok()) return failure_;
-  if (client_->removed()) return absl::UnavailableError("the console was removed");
+  if (client_->removed() || client_->removal_requested()) {
+    return absl::UnavailableError("the console is being removed");
+  }
   return absl::OkStatus();
 }
 

@@ -51,6 +51,9 @@ absl::Status RngDriver::Fill(std::span<std::byte> out, Deadline deadline) {
     const auto want = static_cast<uint32_t>(std::min<size_t>(out.size(), kBufferSize));
     const Buffer buffer = {.address = buffer_.address(), .size = want, .device_writes = true};
     if (waiting_) return absl::FailedPreconditionError("an earlier request has not ended");
+    if (client_->removal_requested()) {
+      return absl::UnavailableError("the entropy device is being removed");
+    }
     absl::StatusOr<bool> added = queue_->Add({&buffer, 1}, 0);
     if (!added.ok()) return added.status();
     waiting_ = true;

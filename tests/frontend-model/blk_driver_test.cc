@@ -220,6 +220,18 @@ TEST_F(BlkDriverTest, AUsedRingThatLiesEndsTheDriverNotTheBus) {
   EXPECT_TRUE(bus_.bus.failure().ok());
 }
 
+TEST_F(BlkDriverTest, ABusThatFailedLeavesNoRequestWithoutAnEnd) {
+  Create();
+  hold = true;
+  Recorder recorder;
+  ASSERT_TRUE(driver_->SubmitRead(0, buffer_.address(), 512, &recorder, 1).ok());
+  ASSERT_TRUE(bus_.bus.Poll().ok());
+  bus_.bus.Fail(absl::UnavailableError("the backend closed the bus"));
+  driver_->Abandon(bus_.bus.failure());
+  EXPECT_THAT(recorder.done, testing::ElementsAre(std::pair(1, absl::StatusCode::kUnavailable)));
+  EXPECT_FALSE(driver_->SubmitRead(0, buffer_.address(), 512, &recorder, 2).ok());
+}
+
 TEST_F(BlkDriverTest, OtherDeviceTypesAreRefused) {
   device_.device_id = wire::kDeviceIdEntropy;
   EXPECT_EQ(BlkDriver::Create(device_.Probe()).status().code(), absl::StatusCode::kInvalidArgument);

@@ -21,6 +21,7 @@ using frontend::DeviceClient;
 
 constexpr uint32_t kMostBufferBytes = 256 * 1024;
 constexpr auto kPatience = std::chrono::seconds(60);
+constexpr auto kQuiesceTime = std::chrono::seconds(4);
 
 absl::StatusOr<std::unique_ptr<DeviceClient>> FindDisk(frontend::BusConnection& connection,
                                                        std::optional<uint16_t> device) {
@@ -125,12 +126,19 @@ void DiskPump::Loop() {
       [this] {
         SubmitQueued();
         absl::MutexLock lock(&mutex_);
-        return stop_ || !disk_->failure().ok();
+        return stop_ || !disk_->failure().ok() || disk_->client().removal_requested() ||
+               disk_->client().removed();
       },
       frontend::Deadline::max());
   bus.RemoveFd(wake_fd_);
   if (status.ok()) status = disk_->failure();
+  if (status.ok() && (disk_->client().removal_requested() || disk_->client().removed())) {
+    // What is in flight ends; the reset tells the administrator that we are done with the disk.
+    disk_->Quiesce(After(kQuiesceTime)).IgnoreError();
+    status = absl::UnavailableError("the disk was removed");
+  }
   if (status.ok()) status = absl::CancelledError("the disk is being closed");
+  disk_->Abandon(status);  // nothing would end them after a failure of the bus
   absl::MutexLock lock(&mutex_);
   dead_ = true;
   death_ = status;

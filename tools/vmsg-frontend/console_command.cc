@@ -64,12 +64,15 @@ absl::Status Interactive(ConsoleDriver& console) {
     absl::Status status = bus.WaitUntil(
         [&] {
           return !unsent.empty() || ended || console.has_received() || console.size_changed() ||
-                 console.client().removed() || !console.failure().ok();
+                 console.client().removed() || console.client().removal_requested() ||
+                 !console.failure().ok();
         },
         frontend::Deadline::max());
     if (!status.ok()) return status;
     if (!console.failure().ok()) return console.failure();
-    if (console.client().removed()) return absl::UnavailableError("the console was removed");
+    if (console.client().removed() || console.client().removal_requested()) {
+      return absl::UnavailableError("the console is being removed");
+    }
     if (console.size_changed()) {
       absl::StatusOr<frontend::ConsoleSize> size = console.ReadSize();
       if (size.ok()) std::fprintf(stderr, "[%ux%u]\n", size->columns, size->rows);
