@@ -75,7 +75,7 @@ class BlkDriver final : public PollSource {
   absl::StatusOr<std::string> GetId(Deadline deadline);
 
   // Submits no more, waits for what is in flight and resets the device: what a driver does when its
-  // device's removal is requested.
+  // device's removal is requested. No request is in flight afterwards, whatever it returns.
   absl::Status Quiesce(Deadline deadline);
   // Ends what is in flight with `reason` and submits no more: for a bus that has failed. The device
   // may still write to the buffers of these requests until the bus is closed.

@@ -97,17 +97,19 @@ absl::StatusOr<std::string> BlkDriver::GetId(Deadline deadline) {
 }
 
 absl::Status BlkDriver::Quiesce(Deadline deadline) {
-  if (queue_ == nullptr || client_->removed()) return absl::OkStatus();
-  absl::Status waited = client_->bus().WaitUntil(
+  if (queue_ == nullptr) return absl::OkStatus();
+  absl::Status status = client_->bus().WaitUntil(
       [this] { return in_flight_ == 0 || client_->removed() || !failure_.ok(); }, deadline);
-  if (!waited.ok() && !absl::IsDeadlineExceeded(waited)) return waited;
   stopped_ = true;
-  if (client_->removed()) return absl::OkStatus();
-  // A reset ends also what did not end by itself.
-  if (absl::Status status = client_->Reset(); !status.ok()) return status;
-  queue_ = nullptr;
-  Abandon(absl::CancelledError("the device was reset"));
-  return absl::OkStatus();
+  // A reset ends also what did not end by itself in time.
+  if (absl::IsDeadlineExceeded(status)) status = absl::OkStatus();
+  if (status.ok() && !client_->removed()) {
+    status = client_->Reset();
+    if (status.ok()) queue_ = nullptr;
+  }
+  // Whatever became of the device, its requests have ended for those who submitted them.
+  Abandon(status.ok() ? absl::CancelledError("the device was reset") : status);
+  return status;
 }
 
 }  // namespace vmsg::frontend

@@ -232,6 +232,19 @@ TEST_F(BlkDriverTest, ABusThatFailedLeavesNoRequestWithoutAnEnd) {
   EXPECT_FALSE(driver_->SubmitRead(0, buffer_.address(), 512, &recorder, 2).ok());
 }
 
+TEST_F(BlkDriverTest, QuiesceEndsEveryRequestAlsoWhenTheBusFailed) {
+  Create();
+  hold = true;
+  {
+    Recorder recorder;
+    ASSERT_TRUE(driver_->SubmitRead(0, buffer_.address(), 512, &recorder, 1).ok());
+    bus_.bus.Fail(absl::UnavailableError("the backend closed the bus"));
+    EXPECT_EQ(driver_->Quiesce(Soon()).code(), absl::StatusCode::kUnavailable);
+    EXPECT_THAT(recorder.done, testing::ElementsAre(std::pair(1, absl::StatusCode::kUnavailable)));
+  }
+  driver_.reset();  // has nobody left to tell
+}
+
 TEST_F(BlkDriverTest, OtherDeviceTypesAreRefused) {
   device_.device_id = wire::kDeviceIdEntropy;
   EXPECT_EQ(BlkDriver::Create(device_.Probe()).status().code(), absl::StatusCode::kInvalidArgument);

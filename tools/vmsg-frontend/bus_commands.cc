@@ -20,9 +20,6 @@ using frontend::After;
 absl::Status RunPing(frontend::BusConnection& connection, const Arguments& arguments) {
   absl::StatusOr<uint64_t> count = arguments.Number("count", 10, 1, 1'000'000'000);
   if (!count.ok()) return count.status();
-  absl::StatusOr<uint64_t> spin = arguments.Number("spin", 50, 0, 1'000'000);
-  if (!spin.ok()) return spin.status();
-  connection.bus().set_max_spin(std::chrono::microseconds(*spin));
   Latencies latencies;
   const frontend::Deadline begin = frontend::Clock::now();
   for (uint64_t i = 0; i < *count; ++i) {

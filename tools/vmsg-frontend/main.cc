@@ -13,7 +13,8 @@ namespace vmsg::frontend_tool {
 namespace {
 
 constexpr char kUsage[] =
-    R"(Usage: vmsg-frontend [--xen=native|emulated:DIR] [--bus N] [--pages N] [--ring-order N] COMMAND
+    R"(Usage: vmsg-frontend [--xen=native|emulated:DIR] [--bus N] [--pages N] [--ring-order N]
+                     [--spin US] COMMAND
 
   list                              devices, features, queues and configuration
   blk read [FILE|-]                 the whole disk, or --offset N --length N; --sha256: only its sum
@@ -32,12 +33,14 @@ constexpr char kUsage[] =
                                     ends, with $uri set
 
 --dev N names the device; otherwise the first one of the right type is taken.
+--spin N: microseconds to look for answers before sleeping (50).
 Numbers may end in k, M or G. Exit status: 0 done, 1 failed, 2 not understood.
 )";
 
 struct Settings {
   std::string xen;
   frontend::ConnectOptions connect;
+  std::chrono::microseconds max_spin;
 };
 
 absl::StatusOr<Settings> ReadSettings(const Arguments& arguments) {
@@ -53,6 +56,11 @@ absl::StatusOr<Settings> ReadSettings(const Arguments& arguments) {
   number = arguments.Number("ring-order", connect.ring_order, 1, wire::kMaxRingOrder);
   if (!number.ok()) return number.status();
   connect.ring_order = static_cast<uint32_t>(*number);
+  constexpr std::chrono::microseconds kDefaultSpin =
+      std::chrono::duration_cast<std::chrono::microseconds>(frontend::FrontendBus::kDefaultMaxSpin);
+  number = arguments.Number("spin", kDefaultSpin.count(), 0, 1'000'000);
+  if (!number.ok()) return number.status();
+  settings.max_spin = std::chrono::microseconds(*number);
   return settings;
 }
 
@@ -74,6 +82,7 @@ absl::Status RunConnected(const Arguments& arguments, const std::string& command
   absl::StatusOr<std::unique_ptr<frontend::BusConnection>> connection =
       frontend::BusConnection::Open(**platform, settings->connect);
   if (!connection.ok()) return connection.status();
+  (*connection)->bus().set_max_spin(settings->max_spin);
   absl::Status status = run(**connection, arguments);
   absl::Status closed = (*connection)->Close();
   return status.ok() ? closed : status;
