@@ -80,11 +80,9 @@ class EmulatedEventChannels final : public grants::EventChannels {
   }
 
   absl::StatusOr<std::optional<EventPort>> NextPending() override {
-    if (std::optional<EventPort> port = Scan()) {
-      // Whoever set the bit has written the eventfd or is about to: it needs no second write.
-      signalled_ = true;
-      return port;
-    }
+    // Whoever set the bit has not always written the eventfd: a peer that finds the slot masked by
+    // the scan leaves that to Unmask. So this says nothing about `signalled_`.
+    if (std::optional<EventPort> port = Scan()) return port;
     DrainEventFd(fd());
     signalled_ = false;
     std::optional<EventPort> port = Scan();
@@ -215,7 +213,7 @@ class EmulatedEventChannels final : public grants::EventChannels {
   std::vector<EventPort> slots_;            // the port of each slot
   uint64_t deliverable_[kEventWords] = {};  // bound and not masked
   uint32_t next_slot_ = 0;
-  bool signalled_ = false;  // the eventfd was written, or will be, since it was last drained
+  bool signalled_ = false;  // this handle wrote the eventfd itself since it was last drained
 };
 
 }  // namespace

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <memory>
 #include <mutex>
 #include <unordered_map>
 
@@ -28,7 +29,7 @@ class EmulatedGrantMapper final : public grants::GrantMapper {
                                    Access access) override {
     if (absl::Status valid = Check(domain, refs); !valid.ok()) return valid;
     const bool writable = access == Access::kReadWrite;
-    std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
     const MapRequest request{.domain = domain,
                              .writable = writable,
                              .count = static_cast<uint32_t>(refs.size()),
@@ -38,7 +39,12 @@ class EmulatedGrantMapper final : public grants::GrantMapper {
     if (!reply.ok()) return reply.status();
     MapReply answer{};
     if (absl::Status status = reply->Get(0, &answer); !status.ok()) return status;
-    absl::StatusOr<std::span<std::byte>> bytes = MapAnswer(request, answer, *reply);
+    const std::shared_ptr<const OwnedFd> file =
+        files_.Take(domain, writable, answer.memory, std::move(reply->fds[0]));
+    // A large window takes a while to populate: another guest's is not to wait for it.
+    lock.unlock();
+    absl::StatusOr<std::span<std::byte>> bytes = MapAnswer(request, answer, *reply, file);
+    lock.lock();
     if (!bytes.ok()) {
       Release(answer.mapping);
       return bytes.status();
@@ -70,15 +76,14 @@ class EmulatedGrantMapper final : public grants::GrantMapper {
     return absl::OkStatus();
   }
 
-  absl::StatusOr<std::span<std::byte>> MapAnswer(const MapRequest& request, const MapReply& answer,
-                                                 Reply& reply) {
+  static absl::StatusOr<std::span<std::byte>> MapAnswer(
+      const MapRequest& request, const MapReply& answer, const Reply& reply,
+      const std::shared_ptr<const OwnedFd>& file) {
     std::vector<FrameRun> runs;
     if (absl::Status status = reply.GetArray(sizeof(answer), answer.runs, &runs); !status.ok()) {
       return status;
     }
-    const int file =
-        files_.Take(request.domain, request.writable, answer.memory, std::move(reply.fds[0]));
-    return MapRuns(file, runs, request.count, request.writable);
+    return MapRuns(file == nullptr ? -1 : file->get(), runs, request.count, request.writable);
   }
 
   void Unmap(std::span<std::byte> bytes) override {
@@ -86,7 +91,8 @@ class EmulatedGrantMapper final : public grants::GrantMapper {
     const auto mapping = mappings_.find(bytes.data());
     if (mapping == mappings_.end()) return;
     // The pages go first: once xen-emu has heard of it, the guest may use them for something else.
-    // Under the lock: another thread's Map may get this address as soon as it is free.
+    // Under the lock: another thread's Map may get this address as soon as it is free, and enters
+    // it into mappings_ when this is done.
     UnmapRange(bytes);
     Release(mapping->second);
     mappings_.erase(mapping);

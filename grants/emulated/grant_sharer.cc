@@ -63,8 +63,9 @@ class EmulatedGrantSharer final : public grants::GrantSharer {
     if (!status.ok()) return status;
     status = reply.GetArray(sizeof(answer) + runs.size() * sizeof(FrameRun), request.pages, refs);
     if (!status.ok()) return status;
-    const int file = files_.Take(kOwn, true, answer.memory, std::move(reply.fds[0]));
-    return MapRuns(file, runs, request.pages, true);
+    const std::shared_ptr<const OwnedFd> file =
+        files_.Take(kOwn, true, answer.memory, std::move(reply.fds[0]));
+    return MapRuns(file == nullptr ? -1 : file->get(), runs, request.pages, true);
   }
 
   void Unshare(std::span<std::byte> bytes) override {

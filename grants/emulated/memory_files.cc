@@ -65,18 +65,22 @@ uint64_t MemoryFiles::Known(grants::DomainId domain, bool writable) const {
   return 0;
 }
 
-int MemoryFiles::Take(grants::DomainId domain, bool writable, uint64_t memory, OwnedFd received) {
+std::shared_ptr<const OwnedFd> MemoryFiles::Take(grants::DomainId domain, bool writable,
+                                                 uint64_t memory, OwnedFd received) {
   auto known = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& entry) {
     return entry.domain == domain && entry.writable == writable;
   });
-  if (!received) return known != entries_.end() && known->memory == memory ? known->file.get() : -1;
+  if (!received) {
+    return known != entries_.end() && known->memory == memory ? known->file : nullptr;
+  }
   if (known != entries_.end()) {
     entries_.erase(known);
   } else if (entries_.size() == kKept) {
     entries_.pop_front();
   }
-  entries_.push_back({domain, writable, memory, std::move(received)});
-  return entries_.back().file.get();
+  entries_.push_back(
+      {domain, writable, memory, std::make_shared<const OwnedFd>(std::move(received))});
+  return entries_.back().file;
 }
 
 }  // namespace vmsg::emu

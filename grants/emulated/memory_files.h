@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -32,15 +33,16 @@ class MemoryFiles {
   // The serial of the memory known for (domain, writable), 0 when there is none.
   uint64_t Known(grants::DomainId domain, bool writable) const;
   // The file to map: the one just received when there is one, else the known one, which must be of
-  // `memory`; -1 when there is neither.
-  int Take(grants::DomainId domain, bool writable, uint64_t memory, OwnedFd received);
+  // `memory`; null when there is neither. The caller's share keeps it open when it is dropped here.
+  std::shared_ptr<const OwnedFd> Take(grants::DomainId domain, bool writable, uint64_t memory,
+                                      OwnedFd received);
 
  private:
   struct Entry {
     grants::DomainId domain;
     bool writable;
     uint64_t memory;
-    OwnedFd file;
+    std::shared_ptr<const OwnedFd> file;
   };
   std::deque<Entry> entries_;  // newest last
 };

@@ -75,6 +75,18 @@ TEST_F(HostileEventPage, SetMaskIsUndoneByTheOwnersUnmask) {
   EXPECT_TRUE(page_->Raise(answer_.peer_slot)) << "the owner is not told of the next event";
 }
 
+// Not hostile, but two peers' worth of bad timing: the port is taken between a peer's setting of
+// the pending bit and its look at the mask, so that the peer writes no eventfd.
+TEST_F(HostileEventPage, EventTakenBeforeItsEventfdWriteLosesNoLaterOne) {
+  page_->pending_word(answer_.peer_slot).fetch_or(EventPage::Bit(answer_.peer_slot));
+  ASSERT_FALSE(IsReadable(owner_->fd()));
+  ASSERT_EQ(NextPort(*owner_), port_);
+  EXPECT_FALSE(page_->Raise(answer_.peer_slot)) << "masked: the peer leaves it to Unmask";
+  ASSERT_TRUE(owner_->Unmask(port_).ok());
+  EXPECT_TRUE(IsReadable(owner_->fd())) << "a second event is pending and nobody is told";
+  EXPECT_EQ(NextPort(*owner_), port_);
+}
+
 TEST_F(HostileEventPage, EventfdWithoutAnEventIsHarmless) {
   for (int i = 0; i < 100; ++i) {
     emu::SignalEventFd(eventfd_.get());
