@@ -19,6 +19,12 @@ using xenstore::XenbusState;
 constexpr uint32_t kBindingVersion = 1;
 constexpr char kWatchToken[] = "backend-state";
 
+// A directory that was removed: a guest may look into none of those above, so that xenstored does
+// not tell it what is missing from what it may not see.
+bool IsGone(const absl::Status& status) {
+  return absl::IsNotFound(status) || absl::IsPermissionDenied(status);
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<BusConnection>> BusConnection::Open(grants::Platform& platform,
@@ -57,7 +63,7 @@ BusConnection::~BusConnection() { Close().IgnoreError(); }
 absl::StatusOr<XenbusState> BusConnection::BackendState() {
   absl::StatusOr<XenbusState> state = xenstore::ReadState(*parts_.store, address_.BackendPath());
   // A directory that is gone has nothing mapped.
-  if (absl::IsNotFound(state.status())) return XenbusState::kUnknown;
+  if (IsGone(state.status())) return XenbusState::kUnknown;
   return state;
 }
 
@@ -230,7 +236,7 @@ absl::Status BusConnection::Close() {
   }
   Abandon();
   // Without a frontend directory there is nothing left to report a state to.
-  return absl::IsNotFound(status) ? absl::OkStatus() : status;
+  return IsGone(status) ? absl::OkStatus() : status;
 }
 
 void BusConnection::Abandon() {

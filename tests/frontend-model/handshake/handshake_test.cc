@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <latch>
 #include <memory>
 #include <thread>
 
@@ -243,6 +244,34 @@ TEST_F(HandshakeTest, TheWindowGrowsAndShrinks) {
         EXPECT_EQ(GuestGrants(), before);
         EXPECT_TRUE(c.Close().ok());
       });
+}
+
+// A toolstack that removes the bus by force leaves nothing to close: not the backend's directory,
+// which the guest may not tell from a forbidden one, and not its own.
+TEST_F(HandshakeTest, CloseOfABusThatWasRemovedIsOk) {
+  for (const bool own_too : {false, true}) {
+    std::latch connected{1};
+    Beside(
+        [&](ScriptedBackend& b) {
+          Connect(b);
+          b.Unmap();
+          connected.count_down();
+        },
+        [&] {
+          auto connection = Open();
+          ASSERT_TRUE(connection.ok()) << connection.status();
+          connected.wait();
+          if (own_too) {
+            ASSERT_EQ(xenstore::RemoveBus(*toolstack_, bus_), absl::OkStatus());
+          } else {
+            ASSERT_EQ(toolstack_->Remove("/local/domain/0/backend"), absl::OkStatus());
+          }
+          EXPECT_EQ((*connection)->Close(), absl::OkStatus());
+          EXPECT_EQ(GuestGrants(), 0);
+        });
+    ASSERT_EQ(xenstore::RemoveBus(*toolstack_, bus_), absl::OkStatus());
+    ASSERT_TRUE(xenstore::AddDevices(*toolstack_, bus_, {{.number = 0, .type = "rng"}}).ok());
+  }
 }
 
 }  // namespace
