@@ -13,6 +13,8 @@
 namespace vmsg::xenstore {
 
 inline constexpr char kKind[] = "virtio-msg";
+inline constexpr uint16_t kLastDomain =
+    0x7FEF;  // ids above are reserved: xen.h, DOMID_FIRST_RESERVED
 
 // One bus instance between frontend domain F and backend domain B.
 struct BusAddress {

@@ -14,7 +14,6 @@ namespace vmsg::xenstore {
 namespace {
 
 // Domain ids above are reserved by Xen (DOMID_FIRST_RESERVED).
-constexpr uint64_t kMaxDomain = 0x7FEF;
 constexpr size_t kMaxVersions = 16;
 // Leaves room for path and header in xenstore's 4096 bytes, and is enough for a sentence.
 constexpr size_t kMaxErrorBytes = 1024;
@@ -230,7 +229,7 @@ absl::StatusOr<uint16_t> OwnDomain(NodeAccess& nodes) {
   absl::StatusOr<std::string> text = nodes.Read("domid");
   if (absl::IsNotFound(text.status())) return 0;
   if (!text.ok()) return text.status();
-  absl::StatusOr<uint64_t> domain = ParseDecimal(*text, "the own domid node", 0, kMaxDomain);
+  absl::StatusOr<uint64_t> domain = ParseDecimal(*text, "the own domid node", 0, kLastDomain);
   if (!domain.ok()) return domain.status();
   return static_cast<uint16_t>(*domain);
 }
@@ -273,10 +272,10 @@ absl::StatusOr<BusAddress> ParseBackendPath(absl::string_view path) {
         absl::StrCat("the backend path is ", Quoted(path),
                      "; expected /local/domain/<B>/backend/virtio-msg/<F>/<id>"));
   }
-  absl::StatusOr<uint64_t> backend = ParseDecimal(parts[3], "the backend's domain", 0, kMaxDomain);
+  absl::StatusOr<uint64_t> backend = ParseDecimal(parts[3], "the backend's domain", 0, kLastDomain);
   if (!backend.ok()) return backend.status();
   absl::StatusOr<uint64_t> frontend =
-      ParseDecimal(parts[6], "the frontend's domain", 0, kMaxDomain);
+      ParseDecimal(parts[6], "the frontend's domain", 0, kLastDomain);
   if (!frontend.ok()) return frontend.status();
   absl::StatusOr<uint64_t> id = ParseDecimal(parts[7], "the bus id", 0, UINT32_MAX);
   if (!id.ok()) return id.status();

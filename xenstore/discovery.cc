@@ -23,7 +23,6 @@ constexpr size_t kEventsPerTurn = 256;
 // Buses, frontends and domains looked at in one call: keeps a call under some milliseconds when
 // many change at once (an operation on the store takes about 60 us).
 constexpr size_t kLooksPerTurn = 32;
-constexpr uint64_t kMaxDomain = 0x7FEF;  // ids above are reserved by Xen
 
 std::string RelativePath(const BusAddress& bus) {
   return absl::StrCat(kRoot, "/", bus.frontend, "/", bus.id);
@@ -34,7 +33,7 @@ std::string FrontendStatePath(const BusAddress& bus) {
 }
 
 absl::StatusOr<uint64_t> ParseDomain(absl::string_view text) {
-  return ParseDecimal(text, "the frontend's domain", 0, kMaxDomain);
+  return ParseDecimal(text, "the frontend's domain", 0, kLastDomain);
 }
 absl::StatusOr<uint64_t> ParseBusId(absl::string_view text) {
   return ParseDecimal(text, "the bus id", 0, UINT32_MAX);

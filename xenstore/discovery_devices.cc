@@ -11,12 +11,12 @@
 namespace vmsg::xenstore {
 namespace {
 
-std::string DevicesPath(const BusAddress& bus) {
+std::string OwnDevicesPath(const BusAddress& bus) {
   return absl::StrCat("backend/", kKind, "/", bus.frontend, "/", bus.id, "/", kDevice);
 }
 
-std::string DevicePath(const BusAddress& bus, absl::string_view name) {
-  return absl::StrCat(DevicesPath(bus), "/", name);
+std::string OwnDevicePath(const BusAddress& bus, absl::string_view name) {
+  return absl::StrCat(OwnDevicesPath(bus), "/", name);
 }
 
 // Nodes of an entry that are not the type's parameters.
@@ -28,7 +28,7 @@ bool IsControlNode(absl::string_view node) {
 }  // namespace
 
 absl::Status BusDiscovery::ScanDevices(const BusAddress& address, Bus& bus) {
-  absl::StatusOr<std::vector<std::string>> names = store_->List(DevicesPath(address));
+  absl::StatusOr<std::vector<std::string>> names = store_->List(OwnDevicesPath(address));
   if (absl::IsUnavailable(names.status())) return names.status();
   if (!names.ok()) names = std::vector<std::string>();
   absl::btree_set<uint16_t> look;
@@ -51,7 +51,7 @@ absl::Status BusDiscovery::ScanDevices(const BusAddress& address, Bus& bus) {
 }
 
 absl::Status BusDiscovery::ScanDevice(const BusAddress& address, Bus& bus, uint16_t number) {
-  const std::string path = DevicePath(address, absl::StrCat(number));
+  const std::string path = OwnDevicePath(address, absl::StrCat(number));
   const auto read = [&](absl::string_view node) { return ReadNode(absl::StrCat(path, "/", node)); };
   absl::StatusOr<std::optional<std::string>> type = read(kType);
   if (!type.ok()) return type.status();
@@ -106,7 +106,7 @@ absl::Status BusDiscovery::AddDevice(const BusAddress& address, Bus& bus, uint16
                                   " devices already, the limit of this backend; use another bus")));
     return absl::OkStatus();
   }
-  absl::StatusOr<std::vector<std::string>> nodes = store_->List(DevicePath(address, name));
+  absl::StatusOr<std::vector<std::string>> nodes = store_->List(OwnDevicePath(address, name));
   if (absl::IsUnavailable(nodes.status())) return nodes.status();
   if (!nodes.ok()) return absl::OkStatus();
   DeviceNodes device{.number = number, .type = type, .keys = {}, .status = status};
@@ -119,7 +119,7 @@ absl::Status BusDiscovery::AddDevice(const BusAddress& address, Bus& bus, uint16
       return absl::OkStatus();
     }
     absl::StatusOr<std::optional<std::string>> value =
-        ReadNode(absl::StrCat(DevicePath(address, name), "/", node));
+        ReadNode(absl::StrCat(OwnDevicePath(address, name), "/", node));
     if (!value.ok()) return value.status();
     if (value->has_value()) device.keys.emplace(node, *std::move(*value));
   }
@@ -132,7 +132,7 @@ absl::Status BusDiscovery::CheckRemoval(const BusAddress& address, uint16_t numb
                                         DeviceRecord& device, bool wanted) {
   if (wanted || device.progress == Progress::kForced) return absl::OkStatus();
   absl::StatusOr<std::optional<std::string>> text =
-      ReadNode(absl::StrCat(DevicePath(address, absl::StrCat(number)), "/", kDeviceForce));
+      ReadNode(absl::StrCat(OwnDevicePath(address, absl::StrCat(number)), "/", kDeviceForce));
   if (!text.ok()) return text.status();
   const bool force = text->value_or("0") == "1";
   const Progress progress = force ? Progress::kForced : Progress::kRemoving;

@@ -17,7 +17,7 @@ constexpr std::byte kNoStatus{0xff};  // no status of virtio's: shows a device t
 constexpr uint32_t kMostSegments = 1024;
 constexpr uint32_t kMostRequestBytes = 16 << 20;
 
-constexpr uint64_t kFeatures =
+constexpr uint64_t kBlkFeatures =
     wire::kBlkFeatureSizeMax | wire::kBlkFeatureSegMax | wire::kBlkFeatureReadOnly |
     wire::kBlkFeatureBlkSize | wire::kBlkFeatureFlush | wire::kBlkFeatureTopology |
     wire::kBlkFeatureConfigWce | wire::kFeatureIndirectDesc | wire::kFeatureEventIdx |
@@ -80,7 +80,7 @@ absl::Status BlkDriver::RefreshLimits() {
 }
 
 absl::Status BlkDriver::Start(const BlkOptions& options) {
-  absl::StatusOr<uint64_t> features = client_->Negotiate(kFeatures & options.features);
+  absl::StatusOr<uint64_t> features = client_->Negotiate(kBlkFeatures & options.features);
   if (!features.ok()) return features.status();
   absl::StatusOr<DriverQueue*> queue = client_->SetUpQueue(0, options.queue_size);
   if (!queue.ok()) return queue.status();

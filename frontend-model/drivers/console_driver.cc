@@ -11,8 +11,8 @@
 namespace vmsg::frontend {
 namespace {
 
-constexpr uint64_t kFeatures = wire::kConsoleFeatureSize | wire::kFeatureEventIdx |
-                               wire::kFeatureRingReset | wire::kFeatureAccessPlatform;
+constexpr uint64_t kConsoleFeatures = wire::kConsoleFeatureSize | wire::kFeatureEventIdx |
+                                      wire::kFeatureRingReset | wire::kFeatureAccessPlatform;
 
 }  // namespace
 
@@ -29,7 +29,7 @@ absl::StatusOr<std::unique_ptr<ConsoleDriver>> ConsoleDriver::Create(
 }
 
 absl::Status ConsoleDriver::Start() {
-  absl::StatusOr<uint64_t> features = client_->Negotiate(kFeatures);
+  absl::StatusOr<uint64_t> features = client_->Negotiate(kConsoleFeatures);
   if (!features.ok()) return features.status();
   absl::StatusOr<DriverQueue*> receive = client_->SetUpQueue(wire::kConsoleReceiveQueue, kBuffers);
   if (!receive.ok()) return receive.status();

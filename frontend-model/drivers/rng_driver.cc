@@ -11,7 +11,7 @@ namespace vmsg::frontend {
 namespace {
 
 constexpr uint32_t kQueueSize = 8;
-constexpr uint64_t kFeatures =
+constexpr uint64_t kRngFeatures =
     wire::kFeatureEventIdx | wire::kFeatureRingReset | wire::kFeatureAccessPlatform;
 
 }  // namespace
@@ -28,7 +28,7 @@ absl::StatusOr<std::unique_ptr<RngDriver>> RngDriver::Create(std::unique_ptr<Dev
 }
 
 absl::Status RngDriver::Start() {
-  absl::StatusOr<uint64_t> features = client_->Negotiate(kFeatures);
+  absl::StatusOr<uint64_t> features = client_->Negotiate(kRngFeatures);
   if (!features.ok()) return features.status();
   absl::StatusOr<DriverQueue*> queue = client_->SetUpQueue(0, kQueueSize);
   if (!queue.ok()) return queue.status();

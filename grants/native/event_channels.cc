@@ -17,7 +17,7 @@ extern "C" {  // the header does not say so itself
 namespace vmsg::grants {
 namespace {
 
-struct CloseHandle {
+struct CloseEventChannels {
   void operator()(xenevtchn_handle* handle) const { xenevtchn_close(handle); }
 };
 
@@ -89,7 +89,7 @@ class NativeEventChannels final : public EventChannels {
     return EventError(error, absl::StrCat(what, " event channel ", port));
   }
 
-  const std::unique_ptr<xenevtchn_handle, CloseHandle> handle_;
+  const std::unique_ptr<xenevtchn_handle, CloseEventChannels> handle_;
 };
 
 }  // namespace

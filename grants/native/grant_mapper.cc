@@ -19,7 +19,7 @@ extern "C" {  // the header does not say so itself
 namespace vmsg::grants {
 namespace {
 
-struct CloseHandle {
+struct CloseMapper {
   void operator()(xengnttab_handle* handle) const { xengnttab_close(handle); }
 };
 
@@ -68,7 +68,7 @@ class NativeGrantMapper final : public GrantMapper {
     assert(result == 0);
   }
 
-  const std::unique_ptr<xengnttab_handle, CloseHandle> handle_;
+  const std::unique_ptr<xengnttab_handle, CloseMapper> handle_;
 };
 
 }  // namespace

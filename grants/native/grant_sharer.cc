@@ -17,7 +17,7 @@ extern "C" {  // the header does not say so itself
 namespace vmsg::grants {
 namespace {
 
-struct CloseHandle {
+struct CloseSharer {
   void operator()(xengntshr_handle* handle) const { xengntshr_close(handle); }
 };
 
@@ -52,7 +52,7 @@ class NativeGrantSharer final : public GrantSharer {
     assert(result == 0);
   }
 
-  const std::unique_ptr<xengntshr_handle, CloseHandle> handle_;
+  const std::unique_ptr<xengntshr_handle, CloseSharer> handle_;
 };
 
 }  // namespace

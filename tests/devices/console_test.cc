@@ -28,7 +28,7 @@ constexpr uint64_t kBuffer = DeviceRig::kBuffers;
 constexpr uint32_t kReceive = wire::kConsoleReceiveQueue;
 constexpr uint32_t kTransmit = wire::kConsoleTransmitQueue;
 
-std::string Refusal(Keys keys) {
+std::string ConsoleRefusal(Keys keys) {
   auto opened = backend::OpenDevice({.number = 1, .type = "console", .keys = std::move(keys)});
   if (opened.ok()) return "not refused";
   EXPECT_EQ(opened.status().code(), absl::StatusCode::kInvalidArgument);
@@ -322,25 +322,26 @@ TEST_P(ConsoleTest, AGuestThatConnectsAgainMeetsTheSameTerminal) {
 }
 
 TEST_P(ConsoleTest, APathInUseIsRefused) {
-  EXPECT_THAT(Refusal({{GetParam(), path_}}), AllOf(HasSubstr(path_), HasSubstr("in use")));
+  EXPECT_THAT(ConsoleRefusal({{GetParam(), path_}}), AllOf(HasSubstr(path_), HasSubstr("in use")));
 }
 
 INSTANTIATE_TEST_SUITE_P(Terminals, ConsoleTest, ::testing::Values("pty", "socket"));
 
 TEST(ConsoleOpenTest, OneTerminalIsNeeded) {
-  EXPECT_THAT(Refusal({}), HasSubstr("is required (or socket)"));
-  EXPECT_THAT(Refusal({{"pty", "/a"}, {"socket", "/b"}}), HasSubstr("one terminal"));
-  EXPECT_THAT(Refusal({{"pty", "relative"}}), HasSubstr("absolute"));
-  EXPECT_THAT(Refusal({{"socket", "relative"}}), HasSubstr("absolute"));
+  EXPECT_THAT(ConsoleRefusal({}), HasSubstr("is required (or socket)"));
+  EXPECT_THAT(ConsoleRefusal({{"pty", "/a"}, {"socket", "/b"}}), HasSubstr("one terminal"));
+  EXPECT_THAT(ConsoleRefusal({{"pty", "relative"}}), HasSubstr("absolute"));
+  EXPECT_THAT(ConsoleRefusal({{"socket", "relative"}}), HasSubstr("absolute"));
 }
 
 TEST(ConsoleOpenTest, PathsThatCannotBeMade) {
   TempDir dir;
-  EXPECT_THAT(Refusal({{"pty", dir / "none/console"}}), HasSubstr("its directory"));
-  EXPECT_THAT(Refusal({{"pty", dir / ""}}), HasSubstr("does not end in a name"));
-  EXPECT_THAT(Refusal({{"pty", dir.File("file", 1)}}), HasSubstr("no link to a pseudo terminal"));
-  EXPECT_THAT(Refusal({{"socket", dir / "file"}}), HasSubstr("is no socket"));
-  EXPECT_THAT(Refusal({{"socket", dir / std::string(100, 'a')}}), HasSubstr("too long"));
+  EXPECT_THAT(ConsoleRefusal({{"pty", dir / "none/console"}}), HasSubstr("its directory"));
+  EXPECT_THAT(ConsoleRefusal({{"pty", dir / ""}}), HasSubstr("does not end in a name"));
+  EXPECT_THAT(ConsoleRefusal({{"pty", dir.File("file", 1)}}),
+              HasSubstr("no link to a pseudo terminal"));
+  EXPECT_THAT(ConsoleRefusal({{"socket", dir / "file"}}), HasSubstr("is no socket"));
+  EXPECT_THAT(ConsoleRefusal({{"socket", dir / std::string(100, 'a')}}), HasSubstr("too long"));
   EXPECT_EQ(TempDir::Content(dir / "file").size(), 1u) << "what was there stays";
 }
 

@@ -13,8 +13,7 @@
 namespace vmsg::grants {
 namespace {
 
-constexpr DirectoryLimits kLimits{.max_pages = 8192};
-constexpr DomainId kGuest = FakeMapper::kGuest;
+constexpr DirectoryLimits kFaultLimits{.max_pages = 8192};
 constexpr uint32_t kPages = 4000;  // 4 directory pages
 
 TEST(DirectoryFaults, AMapThatFailsAtAnyCallLeavesNothingMapped) {
@@ -23,7 +22,7 @@ TEST(DirectoryFaults, AMapThatFailsAtAnyCallLeavesNothingMapped) {
     mapper.GrantRange(5000, kPages);
     PutDirectory(mapper, Sequence(100, DirectoryPagesFor(kPages)), Sequence(5000, kPages));
     mapper.fail_call = k;
-    const auto mapping = MapWindow(mapper, kGuest, 100, kPages, kLimits);
+    const auto mapping = MapWindow(mapper, FakeMapper::kGuest, 100, kPages, kFaultLimits);
     ASSERT_FALSE(mapping.ok()) << "call " << k;
     // The mapper's own code, and the position.
     EXPECT_EQ(mapping.status().code(), absl::StatusCode::kUnavailable);
@@ -41,7 +40,7 @@ TEST(DirectoryFaults, EveryMappingIsReleasedOnceWithItsStartAndCount) {
   mapper.GrantRange(5000, kPages);
   PutDirectory(mapper, Sequence(100, DirectoryPagesFor(kPages)), Sequence(5000, kPages));
   for (int round = 0; round < 3; ++round) {
-    auto mapping = MapWindow(mapper, kGuest, 100, kPages, kLimits);
+    auto mapping = MapWindow(mapper, FakeMapper::kGuest, 100, kPages, kFaultLimits);
     ASSERT_TRUE(mapping.ok()) << mapping.status();
     EXPECT_EQ(mapper.live_mappings(), 1u);
     EXPECT_EQ(mapper.live_pages(), kPages);
@@ -69,7 +68,7 @@ TEST(DirectoryRewrite, WhatWasCopiedIsWhatCounts) {
   mapper.after_copy = [&](GrantRef ref) {
     for (size_t i = 0; i <= kRefsPerDirectoryPage; ++i) DirectoryWord(view, ref - 100, i) = 1;
   };
-  const auto refs = WalkDirectory(mapper, kGuest, 100, 2000, kLimits);
+  const auto refs = WalkDirectory(mapper, FakeMapper::kGuest, 100, 2000, kFaultLimits);
   ASSERT_TRUE(refs.ok()) << refs.status();
   EXPECT_EQ(*refs, Sequence(5000, 2000));
 }
@@ -95,7 +94,7 @@ TEST(DirectoryRewrite, AThreadThatFlipsEntriesNeverGetsARefusedOneThrough) {
   });
   const std::vector<GrantRef> good = Sequence(5000, 1100);
   for (int walk = 0; walk < 3000; ++walk) {
-    const auto refs = WalkDirectory(mapper, kGuest, 100, 1100, kLimits);
+    const auto refs = WalkDirectory(mapper, FakeMapper::kGuest, 100, 1100, kFaultLimits);
     if (refs.ok()) {
       ASSERT_EQ(*refs, good);
     } else {

@@ -12,7 +12,7 @@ namespace {
 
 using testing::HasSubstr;
 
-constexpr DirectoryLimits kLimits{.max_pages = 4096};
+constexpr DirectoryLimits kRefusalLimits{.max_pages = 4096};
 
 class DirectoryRefusal : public testing::Test {
  protected:
@@ -24,7 +24,7 @@ class DirectoryRefusal : public testing::Test {
   void ExpectRefused(uint32_t pages, const std::string& text,
                      absl::StatusCode code = absl::StatusCode::kInvalidArgument,
                      GrantRef first = 100) {
-    const auto mapping = MapWindow(mapper_, FakeMapper::kGuest, first, pages, kLimits);
+    const auto mapping = MapWindow(mapper_, FakeMapper::kGuest, first, pages, kRefusalLimits);
     ASSERT_FALSE(mapping.ok());
     EXPECT_EQ(mapping.status().code(), code) << mapping.status();
     EXPECT_THAT(std::string(mapping.status().message()), HasSubstr(text));
@@ -171,7 +171,7 @@ TEST(WindowRefusal, WindowPageThatIsNotGrantedMapsNothing) {
   FakeMapper mapper;
   mapper.GrantRange(5000, 9);  // the tenth is missing
   PutDirectory(mapper, std::vector<GrantRef>{100}, Sequence(5000, 10));
-  const auto mapping = MapWindow(mapper, FakeMapper::kGuest, 100, 10, kLimits);
+  const auto mapping = MapWindow(mapper, FakeMapper::kGuest, 100, 10, kRefusalLimits);
   EXPECT_EQ(mapping.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(mapping.status().message()), HasSubstr("window of 10 pages: unused"));
   EXPECT_EQ(mapper.live_mappings(), 0u);

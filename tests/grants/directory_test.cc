@@ -13,7 +13,6 @@ namespace vmsg::grants {
 namespace {
 
 constexpr DirectoryLimits kLimits{.max_pages = 65536};
-constexpr DomainId kGuest = FakeMapper::kGuest;
 
 TEST(DirectoryPagesFor, CountsPagesOf1023Entries) {
   EXPECT_EQ(DirectoryPagesFor(1), 1u);
@@ -65,7 +64,7 @@ TEST_P(WalkDirectoryOfSize, GivesTheListInOrder) {
   const std::vector<GrantRef> directory = Sequence(100, DirectoryPagesFor(GetParam()));
   PutDirectory(mapper, directory, window);
 
-  const auto refs = WalkDirectory(mapper, kGuest, 100, GetParam(), kLimits);
+  const auto refs = WalkDirectory(mapper, FakeMapper::kGuest, 100, GetParam(), kLimits);
   ASSERT_TRUE(refs.ok()) << refs.status();
   EXPECT_EQ(*refs, window);
   // Each directory page once, alone, read-only, and unmapped.
@@ -87,7 +86,7 @@ TEST(WalkDirectory, IgnoresUnusedEntriesOfTheLastPage) {
   DirectoryWord(view, 0, 4) = 200;  // a duplicate, were it used
   DirectoryWord(view, 0, 5) = 3;    // reserved
   DirectoryWord(view, 0, 1023) = 0xffffffff;
-  const auto refs = WalkDirectory(mapper, kGuest, 100, 3, kLimits);
+  const auto refs = WalkDirectory(mapper, FakeMapper::kGuest, 100, 3, kLimits);
   ASSERT_TRUE(refs.ok()) << refs.status();
   EXPECT_EQ(*refs, Sequence(200, 3));
 }
@@ -96,7 +95,7 @@ TEST(WalkDirectory, TakesReferencesUpToTheHighest) {
   FakeMapper mapper;
   const std::vector<GrantRef> window = {0xffffffff, 8, 0x80000000};
   PutDirectory(mapper, std::vector<GrantRef>{0xfffffffe}, window);
-  const auto refs = WalkDirectory(mapper, kGuest, 0xfffffffe, 3, kLimits);
+  const auto refs = WalkDirectory(mapper, FakeMapper::kGuest, 0xfffffffe, 3, kLimits);
   ASSERT_TRUE(refs.ok()) << refs.status();
   EXPECT_EQ(*refs, window);
 }
@@ -104,7 +103,7 @@ TEST(WalkDirectory, TakesReferencesUpToTheHighest) {
 TEST(WalkDirectory, TakesExactlyTheCap) {
   FakeMapper mapper;
   PutDirectory(mapper, std::vector<GrantRef>{100}, Sequence(200, 16));
-  EXPECT_TRUE(WalkDirectory(mapper, kGuest, 100, 16, {.max_pages = 16}).ok());
+  EXPECT_TRUE(WalkDirectory(mapper, FakeMapper::kGuest, 100, 16, {.max_pages = 16}).ok());
 }
 
 TEST(MapWindow, MapsAllPagesWritableInOneBatchInListOrder) {
@@ -116,7 +115,7 @@ TEST(MapWindow, MapsAllPagesWritableInOneBatchInListOrder) {
   }
   PutDirectory(mapper, Sequence(100, 2), window);
 
-  auto mapping = MapWindow(mapper, kGuest, 100, 1500, kLimits);
+  auto mapping = MapWindow(mapper, FakeMapper::kGuest, 100, 1500, kLimits);
   ASSERT_TRUE(mapping.ok()) << mapping.status();
   ASSERT_EQ(mapping->pages(), 1500u);
   for (size_t i = 0; i < window.size(); ++i) {

@@ -14,7 +14,6 @@
 namespace vmsg::grants {
 namespace {
 
-constexpr uint64_t kPage = kPageSize;
 constexpr uint32_t kMaxPages = 24;
 
 class Model : public testing::TestWithParam<uint32_t> {
@@ -38,9 +37,9 @@ class Model : public testing::TestWithParam<uint32_t> {
       case 0:
         return random_() | uint64_t{random_()} << 32;
       case 1:
-        return UINT64_MAX - Random(3 * kPage);
+        return UINT64_MAX - Random(3 * kPageSize);
       default:
-        return Random(next_page_ + 2) * kPage + Random(64) - (Random(2) == 0 ? 32 : 0);
+        return Random(next_page_ + 2) * kPageSize + Random(64) - (Random(2) == 0 ? 32 : 0);
     }
   }
   uint64_t RandomSize() {
@@ -48,18 +47,18 @@ class Model : public testing::TestWithParam<uint32_t> {
       case 0:
         return 0;
       case 1:
-        return UINT64_MAX - Random(2 * kPage);
+        return UINT64_MAX - Random(2 * kPageSize);
       case 2:
-        return Random(10 * kPage);
+        return Random(10 * kPageSize);
       default:
-        return 1 + Random(64) + Random(4) * kPage;
+        return 1 + Random(64) + Random(4) * kPageSize;
     }
   }
 
   bool ModelAllows(uint64_t address, uint64_t size) const {
     if (size == 0 || address > UINT64_MAX - size) return false;
-    if (size > uint64_t{kMaxPages} * kPage) return false;
-    for (uint64_t page = address / kPage; page <= (address + size - 1) / kPage; ++page) {
+    if (size > uint64_t{kMaxPages} * kPageSize) return false;
+    for (uint64_t page = address / kPageSize; page <= (address + size - 1) / kPageSize; ++page) {
       const auto found = pages_.find(page);
       if (found == pages_.end() || !found->second.open) return false;
     }
@@ -69,8 +68,8 @@ class Model : public testing::TestWithParam<uint32_t> {
   uint32_t PinsOf(uint32_t segment) const {
     uint32_t count = 0;
     for (const Pin& pin : pins_) {
-      for (uint64_t page = pin.address / kPage; page <= (pin.address + pin.size - 1) / kPage;
-           ++page) {
+      for (uint64_t page = pin.address / kPageSize;
+           page <= (pin.address + pin.size - 1) / kPageSize; ++page) {
         if (pages_.at(page).segment == segment) {
           ++count;
           break;
@@ -101,8 +100,8 @@ class Model : public testing::TestWithParam<uint32_t> {
     const auto count = static_cast<uint32_t>(1 + Random(4));
     GrantMapping mapping = mapper_.MapFresh(count);
     // Each 8 bytes hold their own window address.
-    for (uint64_t at = 0; at < count * kPage; at += 8) {
-      const uint64_t tag = next_page_ * kPage + at;
+    for (uint64_t at = 0; at < count * kPageSize; at += 8) {
+      const uint64_t tag = next_page_ * kPageSize + at;
       std::memcpy(mapping.bytes().data() + at, &tag, 8);
     }
     const auto first = window_.Append(std::move(mapping), kMaxPages);
@@ -147,8 +146,8 @@ class Model : public testing::TestWithParam<uint32_t> {
     const auto area = window_.PinArea(pin.address, pin.size, alignment);
     bool allowed = ModelAllows(pin.address, pin.size) && pin.address % alignment == 0;
     if (allowed) {
-      allowed = pages_.at(pin.address / kPage).segment ==
-                pages_.at((pin.address + pin.size - 1) / kPage).segment;
+      allowed = pages_.at(pin.address / kPageSize).segment ==
+                pages_.at((pin.address + pin.size - 1) / kPageSize).segment;
     }
     ASSERT_EQ(area.ok(), allowed) << pin.address << " " << pin.size << " " << alignment;
     if (!area.ok()) return;
@@ -239,7 +238,7 @@ TEST_P(Model, WindowAgreesWithIt) {
     if (HasFatalFailure()) FAIL() << "step " << step << " of seed " << GetParam();
     ASSERT_EQ(window_.mapped_pages(), pages_.size());
     ASSERT_EQ(mapper_.live_pages(), pages_.size());
-    ASSERT_EQ(window_.size_bytes(), next_page_ * kPage);
+    ASSERT_EQ(window_.size_bytes(), next_page_ * kPageSize);
   }
   // Pins balance: with the last one gone, each open segment comes back at once.
   while (!pins_.empty()) DoUnpin();

@@ -14,8 +14,6 @@ namespace {
 
 using testing::HasSubstr;
 
-constexpr uint64_t kPage = kPageSize;
-
 class WindowTest : public testing::Test {
  protected:
   // Appends a segment and returns its first byte in this process.
@@ -54,11 +52,11 @@ TEST_F(WindowTest, EmptyWindowRefusesEveryAddress) {
 TEST_F(WindowTest, BufferOfManyPagesIsOnePiece) {
   std::byte* start = Append(8);
   IoVector pieces;
-  ASSERT_TRUE(window_.PinSpans(100, 7 * kPage, &pieces).ok());
+  ASSERT_TRUE(window_.PinSpans(100, 7 * kPageSize, &pieces).ok());
   ASSERT_EQ(pieces.size(), 1u);
   EXPECT_EQ(pieces[0].iov_base, start + 100);
-  EXPECT_EQ(pieces[0].iov_len, 7 * kPage);
-  window_.Unpin(100, 7 * kPage);
+  EXPECT_EQ(pieces[0].iov_len, 7 * kPageSize);
+  window_.Unpin(100, 7 * kPageSize);
 }
 
 TEST_F(WindowTest, AddressZeroIsABuffer) {
@@ -72,21 +70,21 @@ TEST_F(WindowTest, AddressZeroIsABuffer) {
 TEST_F(WindowTest, ExactEndIsInsideAndOneMoreIsNot) {
   Append(2);
   IoVector pieces;
-  EXPECT_TRUE(window_.PinSpans(0, 2 * kPage, &pieces).ok());
-  EXPECT_TRUE(window_.PinSpans(2 * kPage - 1, 1, &pieces).ok());
-  window_.Unpin(0, 2 * kPage);
-  window_.Unpin(2 * kPage - 1, 1);
-  ExpectRefused(0, 2 * kPage + 1);
-  ExpectRefused(1, 2 * kPage);
-  ExpectRefused(2 * kPage - 1, 2);
-  ExpectRefused(2 * kPage, 1);
+  EXPECT_TRUE(window_.PinSpans(0, 2 * kPageSize, &pieces).ok());
+  EXPECT_TRUE(window_.PinSpans(2 * kPageSize - 1, 1, &pieces).ok());
+  window_.Unpin(0, 2 * kPageSize);
+  window_.Unpin(2 * kPageSize - 1, 1);
+  ExpectRefused(0, 2 * kPageSize + 1);
+  ExpectRefused(1, 2 * kPageSize);
+  ExpectRefused(2 * kPageSize - 1, 2);
+  ExpectRefused(2 * kPageSize, 1);
 }
 
 TEST_F(WindowTest, ZeroLengthIsRefusedEverywhere) {
   Append(2);
   ExpectRefused(0, 0);
   ExpectRefused(5, 0);
-  ExpectRefused(2 * kPage, 0);
+  ExpectRefused(2 * kPageSize, 0);
   ExpectRefused(UINT64_MAX, 0);
 }
 
@@ -95,8 +93,8 @@ TEST_F(WindowTest, SumsThatWrapAreRefused) {
   ExpectRefused(UINT64_MAX, 1);
   ExpectRefused(UINT64_MAX, 2);
   ExpectRefused(1, UINT64_MAX);
-  ExpectRefused(kPage, UINT64_MAX - kPage + 1);  // wraps to 0
-  ExpectRefused(kPage, UINT64_MAX - kPage + 2);  // wraps to 1
+  ExpectRefused(kPageSize, UINT64_MAX - kPageSize + 1);  // wraps to 0
+  ExpectRefused(kPageSize, UINT64_MAX - kPageSize + 2);  // wraps to 1
   ExpectRefused(UINT64_MAX - 7, 16);
   ExpectRefused(uint64_t{1} << 63, uint64_t{1} << 63);
   ExpectRefused(0, UINT64_MAX);
@@ -107,9 +105,9 @@ TEST_F(WindowTest, SumsThatWrapAreRefusedWithSeveralSegments) {
   Append(1);
   ExpectRefused(UINT64_MAX, 2);
   ExpectRefused(1, UINT64_MAX);
-  ExpectRefused(kPage, UINT64_MAX - kPage + 2);
-  ExpectRefused(kPage - 1, UINT64_MAX);
-  ExpectRefused(0, 2 * kPage + 1);
+  ExpectRefused(kPageSize, UINT64_MAX - kPageSize + 2);
+  ExpectRefused(kPageSize - 1, UINT64_MAX);
+  ExpectRefused(0, 2 * kPageSize + 1);
 }
 
 TEST_F(WindowTest, BufferAcrossSegmentsIsSplitAtTheirBounds) {
@@ -117,28 +115,28 @@ TEST_F(WindowTest, BufferAcrossSegmentsIsSplitAtTheirBounds) {
   std::byte* second = Append(1);
   std::byte* third = Append(3);
   IoVector pieces;
-  ASSERT_TRUE(window_.PinSpans(2 * kPage - 10, 10 + kPage + 20, &pieces).ok());
+  ASSERT_TRUE(window_.PinSpans(2 * kPageSize - 10, 10 + kPageSize + 20, &pieces).ok());
   ASSERT_EQ(pieces.size(), 3u);
-  EXPECT_EQ(pieces[0].iov_base, first + 2 * kPage - 10);
+  EXPECT_EQ(pieces[0].iov_base, first + 2 * kPageSize - 10);
   EXPECT_EQ(pieces[0].iov_len, 10u);
   EXPECT_EQ(pieces[1].iov_base, second);
-  EXPECT_EQ(pieces[1].iov_len, kPage);
+  EXPECT_EQ(pieces[1].iov_len, kPageSize);
   EXPECT_EQ(pieces[2].iov_base, third);
   EXPECT_EQ(pieces[2].iov_len, 20u);
-  window_.Unpin(2 * kPage - 10, 10 + kPage + 20);
+  window_.Unpin(2 * kPageSize - 10, 10 + kPageSize + 20);
 }
 
 TEST_F(WindowTest, BufferThatEndsAtASegmentsEndDoesNotTouchTheNext) {
   Append(1);
   Append(1);
   IoVector pieces;
-  ASSERT_TRUE(window_.PinSpans(0, kPage, &pieces).ok());
+  ASSERT_TRUE(window_.PinSpans(0, kPageSize, &pieces).ok());
   EXPECT_EQ(pieces.size(), 1u);
   // The second segment is not pinned: it is given back at once.
   const auto withdrawn = window_.Withdraw(1, 1);
   ASSERT_TRUE(withdrawn.ok());
   EXPECT_TRUE(*withdrawn);
-  window_.Unpin(0, kPage);
+  window_.Unpin(0, kPageSize);
 }
 
 TEST_F(WindowTest, PiecesAreAppendedAndARefusalLeavesThemAlone) {
@@ -146,35 +144,35 @@ TEST_F(WindowTest, PiecesAreAppendedAndARefusalLeavesThemAlone) {
   std::byte* second = Append(1);
   IoVector pieces;
   ASSERT_TRUE(window_.PinSpans(0, 16, &pieces).ok());
-  ASSERT_TRUE(window_.PinSpans(kPage, 32, &pieces).ok());
-  EXPECT_FALSE(window_.PinSpans(kPage, kPage + 1, &pieces).ok());
+  ASSERT_TRUE(window_.PinSpans(kPageSize, 32, &pieces).ok());
+  EXPECT_FALSE(window_.PinSpans(kPageSize, kPageSize + 1, &pieces).ok());
   ASSERT_EQ(pieces.size(), 2u);
   EXPECT_EQ(pieces[0].iov_base, first);
   EXPECT_EQ(pieces[1].iov_base, second);
   window_.Unpin(0, 16);
-  window_.Unpin(kPage, 32);
+  window_.Unpin(kPageSize, 32);
 }
 
 TEST_F(WindowTest, RefusalAcrossSegmentsPinsNothing) {
   Append(1);
   Append(1);
   IoVector pieces;
-  EXPECT_FALSE(window_.PinSpans(0, 2 * kPage + 1, &pieces).ok());
+  EXPECT_FALSE(window_.PinSpans(0, 2 * kPageSize + 1, &pieces).ok());
   EXPECT_TRUE(*window_.Withdraw(0, 1));
   EXPECT_TRUE(*window_.Withdraw(1, 1));
 }
 
 TEST_F(WindowTest, AreaIsWhereTheBufferIs) {
   std::byte* start = Append(2);
-  const auto area = window_.PinArea(kPage + 64, 128, 16);
+  const auto area = window_.PinArea(kPageSize + 64, 128, 16);
   ASSERT_TRUE(area.ok()) << area.status();
   EXPECT_EQ(area->size(), 128u);
   area->Store<uint32_t>(4, 0x11223344, std::memory_order_release);
-  EXPECT_EQ(start[kPage + 64 + 4], std::byte{0x44});  // little-endian
-  EXPECT_EQ(start[kPage + 64 + 7], std::byte{0x11});
+  EXPECT_EQ(start[kPageSize + 64 + 4], std::byte{0x44});  // little-endian
+  EXPECT_EQ(start[kPageSize + 64 + 7], std::byte{0x11});
   EXPECT_EQ(area->Load<uint16_t>(6, std::memory_order_acquire), 0x1122);
   EXPECT_EQ(area->Load<uint64_t>(0), uint64_t{0x11223344} << 32);
-  window_.Unpin(kPage + 64, 128);
+  window_.Unpin(kPageSize + 64, 128);
 }
 
 TEST_F(WindowTest, AreaMustBeAligned) {
@@ -191,19 +189,19 @@ TEST_F(WindowTest, AreaMustBeAligned) {
 TEST_F(WindowTest, AreaMayNotSpanSegments) {
   Append(1);
   Append(1);
-  const auto area = window_.PinArea(kPage - 16, 32, 16);
+  const auto area = window_.PinArea(kPageSize - 16, 32, 16);
   EXPECT_EQ(area.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(area.status().message()), HasSubstr("end of its segment at 4096"));
-  EXPECT_TRUE(window_.PinArea(kPage - 16, 16, 16).ok());
-  EXPECT_TRUE(window_.PinArea(kPage, kPage, 16).ok());
-  window_.Unpin(kPage - 16, 16);
-  window_.Unpin(kPage, kPage);
+  EXPECT_TRUE(window_.PinArea(kPageSize - 16, 16, 16).ok());
+  EXPECT_TRUE(window_.PinArea(kPageSize, kPageSize, 16).ok());
+  window_.Unpin(kPageSize - 16, 16);
+  window_.Unpin(kPageSize, kPageSize);
 }
 
 TEST_F(WindowTest, AppendCountsOnFromTheHighestPage) {
   EXPECT_EQ(*window_.Append(mapper_.MapFresh(3), 100), 0u);
   EXPECT_EQ(*window_.Append(mapper_.MapFresh(2), 100), 3u);
-  EXPECT_EQ(window_.size_bytes(), 5 * kPage);
+  EXPECT_EQ(window_.size_bytes(), 5 * kPageSize);
   EXPECT_EQ(window_.mapped_pages(), 5u);
   EXPECT_TRUE(*window_.Withdraw(3, 2));
   EXPECT_EQ(window_.mapped_pages(), 3u);
@@ -231,9 +229,9 @@ TEST_F(WindowTest, SegmentsAreCappedSoThatMappingsAreLeftForOthers) {
             absl::StatusCode::kResourceExhausted);
   // Across all of them.
   IoVector pieces;
-  ASSERT_TRUE(window_.PinSpans(1, kMaxWindowSegments * kPage - 1, &pieces).ok());
+  ASSERT_TRUE(window_.PinSpans(1, kMaxWindowSegments * kPageSize - 1, &pieces).ok());
   EXPECT_EQ(pieces.size(), kMaxWindowSegments);
-  window_.Unpin(1, kMaxWindowSegments * kPage - 1);
+  window_.Unpin(1, kMaxWindowSegments * kPageSize - 1);
   // And room again once one is gone.
   EXPECT_TRUE(*window_.Withdraw(17, 1));
   EXPECT_TRUE(window_.Append(mapper_.MapFresh(1), 4096).ok());

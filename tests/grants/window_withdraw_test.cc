@@ -8,8 +8,6 @@
 namespace vmsg::grants {
 namespace {
 
-constexpr uint64_t kPage = kPageSize;
-
 class WithdrawTest : public testing::Test {
  protected:
   WithdrawTest() {
@@ -33,14 +31,14 @@ TEST_F(WithdrawTest, IdleSegmentIsGivenBackAtOnceAndItsAddressesAreRefused) {
   EXPECT_EQ(mapper_.live_pages(), 6u) << "unmapped before the caller did";
   mapping->Reset();
   EXPECT_EQ(mapper_.live_pages(), 3u);
-  EXPECT_FALSE(Pin(2 * kPage, 1));
-  EXPECT_FALSE(Pin(5 * kPage - 1, 1));
-  EXPECT_FALSE(Pin(2 * kPage - 1, 2));  // runs into the gap
-  EXPECT_FALSE(Pin(kPage, 5 * kPage));  // spans the gap
-  EXPECT_TRUE(Pin(0, 2 * kPage));
-  EXPECT_TRUE(Pin(5 * kPage, kPage));
-  window_.Unpin(0, 2 * kPage);
-  window_.Unpin(5 * kPage, kPage);
+  EXPECT_FALSE(Pin(2 * kPageSize, 1));
+  EXPECT_FALSE(Pin(5 * kPageSize - 1, 1));
+  EXPECT_FALSE(Pin(2 * kPageSize - 1, 2));      // runs into the gap
+  EXPECT_FALSE(Pin(kPageSize, 5 * kPageSize));  // spans the gap
+  EXPECT_TRUE(Pin(0, 2 * kPageSize));
+  EXPECT_TRUE(Pin(5 * kPageSize, kPageSize));
+  window_.Unpin(0, 2 * kPageSize);
+  window_.Unpin(5 * kPageSize, kPageSize);
   EXPECT_FALSE(window_.has_drained());
 }
 
@@ -61,21 +59,21 @@ TEST_F(WithdrawTest, TwiceIsNotFound) {
 }
 
 TEST_F(WithdrawTest, PinnedSegmentDrainsWithItsLastPin) {
-  ASSERT_TRUE(Pin(2 * kPage, 10));
-  ASSERT_TRUE(Pin(3 * kPage, 10));
+  ASSERT_TRUE(Pin(2 * kPageSize, 10));
+  ASSERT_TRUE(Pin(3 * kPageSize, 10));
   const auto mapping = window_.Withdraw(2, 3);
   ASSERT_TRUE(mapping.ok());
   EXPECT_FALSE(*mapping);
   // Closed for new buffers, mapped for those in flight, not to be withdrawn again.
-  EXPECT_FALSE(Pin(2 * kPage, 10));
-  EXPECT_FALSE(window_.PinArea(2 * kPage, 16, 16).ok());
+  EXPECT_FALSE(Pin(2 * kPageSize, 10));
+  EXPECT_FALSE(window_.PinArea(2 * kPageSize, 16, 16).ok());
   EXPECT_EQ(window_.Withdraw(2, 3).status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(window_.mapped_pages(), 6u);
 
-  window_.Unpin(2 * kPage, 10);
+  window_.Unpin(2 * kPageSize, 10);
   EXPECT_FALSE(window_.has_drained());
   EXPECT_TRUE(window_.TakeDrained().empty());
-  window_.Unpin(3 * kPage, 10);
+  window_.Unpin(3 * kPageSize, 10);
   EXPECT_TRUE(window_.has_drained());
   std::vector<Window::Drained> drained = window_.TakeDrained();
   ASSERT_EQ(drained.size(), 1u);
@@ -86,18 +84,18 @@ TEST_F(WithdrawTest, PinnedSegmentDrainsWithItsLastPin) {
 }
 
 TEST_F(WithdrawTest, QueueAreaHoldsItsSegment) {
-  ASSERT_TRUE(window_.PinArea(2 * kPage, 256, 16).ok());
+  ASSERT_TRUE(window_.PinArea(2 * kPageSize, 256, 16).ok());
   EXPECT_FALSE(*window_.Withdraw(2, 3));
-  window_.Unpin(2 * kPage, 256);
+  window_.Unpin(2 * kPageSize, 256);
   EXPECT_EQ(window_.TakeDrained().size(), 1u);
 }
 
 TEST_F(WithdrawTest, BufferAcrossSegmentsHoldsEachOfThem) {
-  ASSERT_TRUE(Pin(kPage, 5 * kPage));  // all three
+  ASSERT_TRUE(Pin(kPageSize, 5 * kPageSize));  // all three
   EXPECT_FALSE(*window_.Withdraw(0, 2));
   EXPECT_FALSE(*window_.Withdraw(2, 3));
   EXPECT_FALSE(*window_.Withdraw(5, 1));
-  window_.Unpin(kPage, 5 * kPage);
+  window_.Unpin(kPageSize, 5 * kPageSize);
   const std::vector<Window::Drained> drained = window_.TakeDrained();
   ASSERT_EQ(drained.size(), 3u);
   EXPECT_EQ(drained[0].first_page, 0u);
@@ -107,13 +105,13 @@ TEST_F(WithdrawTest, BufferAcrossSegmentsHoldsEachOfThem) {
 }
 
 TEST_F(WithdrawTest, UnpinFindsItsSegmentsWhenOthersWentMeanwhile) {
-  ASSERT_TRUE(Pin(5 * kPage, 8));
-  ASSERT_TRUE(Pin(2 * kPage, 8));
+  ASSERT_TRUE(Pin(5 * kPageSize, 8));
+  ASSERT_TRUE(Pin(2 * kPageSize, 8));
   EXPECT_TRUE(*window_.Withdraw(0, 2));
   EXPECT_FALSE(*window_.Withdraw(5, 1));
-  window_.Unpin(2 * kPage, 8);
+  window_.Unpin(2 * kPageSize, 8);
   EXPECT_TRUE(window_.TakeDrained().empty());
-  window_.Unpin(5 * kPage, 8);
+  window_.Unpin(5 * kPageSize, 8);
   ASSERT_EQ(window_.TakeDrained().size(), 1u);
   EXPECT_TRUE(*window_.Withdraw(2, 3)) << "a pin was left";
 }
@@ -128,18 +126,18 @@ TEST_F(WithdrawTest, ExtendAndWithdrawForEverTakesNoMemory) {
 }
 
 TEST_F(WithdrawTest, PagesThatDrainStillCountAgainstTheCap) {
-  ASSERT_TRUE(Pin(2 * kPage, 8));
+  ASSERT_TRUE(Pin(2 * kPageSize, 8));
   EXPECT_FALSE(*window_.Withdraw(2, 3));
   EXPECT_FALSE(window_.Append(mapper_.MapFresh(1), 6).ok());
-  window_.Unpin(2 * kPage, 8);
+  window_.Unpin(2 * kPageSize, 8);
   window_.TakeDrained();
   EXPECT_TRUE(window_.Append(mapper_.MapFresh(1), 6).ok());
 }
 
 TEST_F(WithdrawTest, EndOfSessionTakesEverything) {
-  ASSERT_TRUE(Pin(2 * kPage, 8));
+  ASSERT_TRUE(Pin(2 * kPageSize, 8));
   EXPECT_FALSE(*window_.Withdraw(2, 3));
-  window_.Unpin(2 * kPage, 8);  // drained, but nobody took it
+  window_.Unpin(2 * kPageSize, 8);  // drained, but nobody took it
   std::vector<GrantMapping> all = window_.TakeAll();
   EXPECT_EQ(all.size(), 3u);
   EXPECT_EQ(mapper_.live_pages(), 6u);

@@ -12,7 +12,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-constexpr BusAddress kBus{5, 0, 2};
+constexpr BusAddress kOfferedBus{5, 0, 2};
 const BackendOffer kOffer{
     .versions = {1}, .max_message_size = 264, .max_window_pages = 1024, .max_ring_order = 4};
 constexpr FrontendRequest kRequest{.version = 1,
@@ -27,10 +27,10 @@ class BusOfferTest : public testing::Test {
  protected:
   void SetUp() override {
     tree_.CreateDomain(5, "g1");
-    ASSERT_TRUE(AddDevices(*backend_, kBus, {}).ok());
+    ASSERT_TRUE(AddDevices(*backend_, kOfferedBus, {}).ok());
   }
-  std::string Front(const char* node) { return kBus.FrontendPath() + "/" + node; }
-  std::string Back(const char* node) { return kBus.BackendPath() + "/" + node; }
+  std::string Front(const char* node) { return kOfferedBus.FrontendPath() + "/" + node; }
+  std::string Back(const char* node) { return kOfferedBus.BackendPath() + "/" + node; }
 
   MemoryTree tree_;
   std::unique_ptr<MemoryStore> backend_ = tree_.Connect(0);
@@ -38,53 +38,54 @@ class BusOfferTest : public testing::Test {
 };
 
 TEST_F(BusOfferTest, FrontendReadsWhatTheBackendOffered) {
-  ASSERT_TRUE(WriteOffer(*backend_, kBus, kOffer).ok());
+  ASSERT_TRUE(WriteOffer(*backend_, kOfferedBus, kOffer).ok());
   EXPECT_EQ(tree_.Value(Back("state")), "2");
-  absl::StatusOr<BackendOffer> offer = ReadOffer(*frontend_, kBus);
+  absl::StatusOr<BackendOffer> offer = ReadOffer(*frontend_, kOfferedBus);
   ASSERT_TRUE(offer.ok()) << offer.status();
   EXPECT_EQ(*offer, kOffer);
 }
 
 TEST_F(BusOfferTest, BackendReadsWhatTheFrontendRequested) {
-  ASSERT_TRUE(WriteRequest(*frontend_, kBus, kRequest).ok());
+  ASSERT_TRUE(WriteRequest(*frontend_, kOfferedBus, kRequest).ok());
   EXPECT_EQ(tree_.Value(Front("state")), "3");
-  absl::StatusOr<FrontendRequest> request = ReadRequest(*backend_, kBus, kOffer);
+  absl::StatusOr<FrontendRequest> request = ReadRequest(*backend_, kOfferedBus, kOffer);
   ASSERT_TRUE(request.ok()) << request.status();
   EXPECT_EQ(*request, kRequest);
 }
 
 TEST_F(BusOfferTest, OfferIsWrittenWholeOrNotAtAll) {
   tree_.FailWrites(3, absl::ResourceExhaustedError("quota"));
-  EXPECT_TRUE(absl::IsResourceExhausted(WriteOffer(*backend_, kBus, kOffer)));
+  EXPECT_TRUE(absl::IsResourceExhausted(WriteOffer(*backend_, kOfferedBus, kOffer)));
   EXPECT_EQ(tree_.Value(Back("state")), "1");
   EXPECT_FALSE(tree_.Has(Back("versions")));
 }
 
 TEST_F(BusOfferTest, CommitIsTriedAgainABoundedNumberOfTimes) {
   tree_.FailCommits(5);
-  EXPECT_TRUE(WriteOffer(*backend_, kBus, kOffer).ok());
+  EXPECT_TRUE(WriteOffer(*backend_, kOfferedBus, kOffer).ok());
   tree_.FailCommits(1'000'000);
-  EXPECT_TRUE(absl::IsAborted(WriteOffer(*backend_, kBus, kOffer)));
+  EXPECT_TRUE(absl::IsAborted(WriteOffer(*backend_, kOfferedBus, kOffer)));
 }
 
 TEST_F(BusOfferTest, AStateIsNotWrittenIntoADirectoryThatIsGone) {
-  tree_.Erase(kBus.BackendPath());
-  EXPECT_TRUE(absl::IsNotFound(WriteState(*backend_, kBus.BackendPath(), XenbusState::kClosed)));
-  EXPECT_TRUE(absl::IsNotFound(WriteOffer(*backend_, kBus, kOffer)));
-  EXPECT_FALSE(tree_.Has(kBus.BackendPath()));
+  tree_.Erase(kOfferedBus.BackendPath());
+  EXPECT_TRUE(
+      absl::IsNotFound(WriteState(*backend_, kOfferedBus.BackendPath(), XenbusState::kClosed)));
+  EXPECT_TRUE(absl::IsNotFound(WriteOffer(*backend_, kOfferedBus, kOffer)));
+  EXPECT_FALSE(tree_.Has(kOfferedBus.BackendPath()));
 }
 
 TEST_F(BusOfferTest, SuppressionIsOffWithoutItsNode) {
-  ASSERT_TRUE(WriteRequest(*frontend_, kBus, kRequest).ok());
+  ASSERT_TRUE(WriteRequest(*frontend_, kOfferedBus, kRequest).ok());
   tree_.Erase(Front("feature-ring-event-idx"));
-  EXPECT_FALSE(ReadRequest(*backend_, kBus, kOffer)->ring_event_idx);
+  EXPECT_FALSE(ReadRequest(*backend_, kOfferedBus, kOffer)->ring_event_idx);
 }
 
 TEST_F(BusOfferTest, SuppressionThatWasNotOfferedIsRefused) {
-  ASSERT_TRUE(WriteRequest(*frontend_, kBus, kRequest).ok());
+  ASSERT_TRUE(WriteRequest(*frontend_, kOfferedBus, kRequest).ok());
   BackendOffer without = kOffer;
   without.ring_event_idx = false;
-  absl::StatusOr<FrontendRequest> request = ReadRequest(*backend_, kBus, without);
+  absl::StatusOr<FrontendRequest> request = ReadRequest(*backend_, kOfferedBus, without);
   ASSERT_TRUE(absl::IsInvalidArgument(request.status()));
   EXPECT_THAT(request.status().message(), HasSubstr("feature-ring-event-idx"));
 }
@@ -92,12 +93,12 @@ TEST_F(BusOfferTest, SuppressionThatWasNotOfferedIsRefused) {
 TEST_F(BusOfferTest, RingAndDirectoryInOneGrantAreRefused) {
   FrontendRequest request = kRequest;
   request.directory_ref = request.ring_ref;
-  ASSERT_TRUE(WriteRequest(*frontend_, kBus, request).ok());
-  EXPECT_TRUE(absl::IsInvalidArgument(ReadRequest(*backend_, kBus, kOffer).status()));
+  ASSERT_TRUE(WriteRequest(*frontend_, kOfferedBus, request).ok());
+  EXPECT_TRUE(absl::IsInvalidArgument(ReadRequest(*backend_, kOfferedBus, kOffer).status()));
 }
 
 TEST_F(BusOfferTest, UnreadableNodeIsRefusedNotFatal) {
-  ASSERT_TRUE(WriteRequest(*frontend_, kBus, kRequest).ok());
+  ASSERT_TRUE(WriteRequest(*frontend_, kOfferedBus, kRequest).ok());
   // A backend in a driver domain may be denied what the guest owns.
   const BusAddress elsewhere{5, 6, 2};
   tree_.CreateDomain(6, "driver");
@@ -116,10 +117,10 @@ void PrintTo(const BadNode& bad, std::ostream* out) { *out << bad.name; }
 
 class RequestRefused : public BusOfferTest, public testing::WithParamInterface<BadNode> {};
 TEST_P(RequestRefused, NamesNodeAndLimit) {
-  ASSERT_TRUE(WriteRequest(*frontend_, kBus, kRequest).ok());
+  ASSERT_TRUE(WriteRequest(*frontend_, kOfferedBus, kRequest).ok());
   const BadNode& bad = GetParam();
   bad.value.has_value() ? tree_.Set(Front(bad.node), *bad.value) : tree_.Erase(Front(bad.node));
-  absl::StatusOr<FrontendRequest> request = ReadRequest(*backend_, kBus, kOffer);
+  absl::StatusOr<FrontendRequest> request = ReadRequest(*backend_, kOfferedBus, kOffer);
   ASSERT_TRUE(absl::IsInvalidArgument(request.status())) << request.status();
   EXPECT_THAT(request.status().message(), HasSubstr(Front(bad.node)));
   EXPECT_THAT(request.status().message(), HasSubstr(bad.limit));
@@ -165,10 +166,10 @@ INSTANTIATE_TEST_SUITE_P(Nodes, RequestRefused, testing::ValuesIn(BadRequests())
 
 class OfferRefused : public BusOfferTest, public testing::WithParamInterface<BadNode> {};
 TEST_P(OfferRefused, NamesNode) {
-  ASSERT_TRUE(WriteOffer(*backend_, kBus, kOffer).ok());
+  ASSERT_TRUE(WriteOffer(*backend_, kOfferedBus, kOffer).ok());
   const BadNode& bad = GetParam();
   tree_.Set(Back(bad.node), *bad.value);
-  absl::StatusOr<BackendOffer> offer = ReadOffer(*frontend_, kBus);
+  absl::StatusOr<BackendOffer> offer = ReadOffer(*frontend_, kOfferedBus);
   ASSERT_TRUE(absl::IsInvalidArgument(offer.status())) << offer.status();
   EXPECT_THAT(offer.status().message(), HasSubstr(Back(bad.node)));
 }
@@ -184,23 +185,25 @@ INSTANTIATE_TEST_SUITE_P(Nodes, OfferRefused,
 
 TEST_F(BusOfferTest, RefusalReachesBothErrorNodesAndIsCutToFit) {
   ASSERT_TRUE(
-      ReportBackendError(*backend_, kBus, absl::InvalidArgumentError(std::string(9000, 'x'))).ok());
-  EXPECT_EQ(tree_.Value(BackendErrorPath(kBus)), std::string(1024, 'x'));
+      ReportBackendError(*backend_, kOfferedBus, absl::InvalidArgumentError(std::string(9000, 'x')))
+          .ok());
+  EXPECT_EQ(tree_.Value(BackendErrorPath(kOfferedBus)), std::string(1024, 'x'));
   EXPECT_EQ(tree_.Value(Back("hotplug-error")), std::string(1024, 'x'));
 }
 
 TEST_F(BusOfferTest, AnswerToADeviceEntry) {
-  ASSERT_TRUE(AddDevices(*backend_, kBus, {{3, "rng", {}}}).ok());
-  ASSERT_TRUE(ReportDevice(*backend_, kBus, "3", absl::InvalidArgumentError("no such file")).ok());
+  ASSERT_TRUE(AddDevices(*backend_, kOfferedBus, {{3, "rng", {}}}).ok());
+  ASSERT_TRUE(
+      ReportDevice(*backend_, kOfferedBus, "3", absl::InvalidArgumentError("no such file")).ok());
   EXPECT_EQ(tree_.Value(Back("device/3/hotplug-status")), "error");
   EXPECT_EQ(tree_.Value(Back("device/3/hotplug-error")), "no such file");
-  ASSERT_TRUE(ReportDevice(*backend_, kBus, "3", absl::OkStatus()).ok());
+  ASSERT_TRUE(ReportDevice(*backend_, kOfferedBus, "3", absl::OkStatus()).ok());
   EXPECT_EQ(tree_.Value(Back("device/3/hotplug-status")), "connected");
   EXPECT_FALSE(tree_.Has(Back("device/3/hotplug-error")));
 }
 
 TEST_F(BusOfferTest, AnswerDoesNotBringBackAnEntryThatIsGone) {
-  EXPECT_TRUE(absl::IsNotFound(ReportDevice(*backend_, kBus, "3", absl::OkStatus())));
+  EXPECT_TRUE(absl::IsNotFound(ReportDevice(*backend_, kOfferedBus, "3", absl::OkStatus())));
   EXPECT_FALSE(tree_.Has(Back("device/3")));
 }
 
@@ -209,7 +212,7 @@ TEST_F(BusOfferTest, FrontendFindsItsBuses) {
   ASSERT_TRUE(AddDevices(*backend_, {5, 0, 0}, {}).ok());
   absl::StatusOr<std::vector<BusAddress>> buses = ListOwnBuses(*frontend_);
   ASSERT_TRUE(buses.ok()) << buses.status();
-  EXPECT_THAT(*buses, testing::ElementsAre(BusAddress{5, 0, 0}, kBus, BusAddress{5, 0, 11}));
+  EXPECT_THAT(*buses, testing::ElementsAre(BusAddress{5, 0, 0}, kOfferedBus, BusAddress{5, 0, 11}));
   EXPECT_TRUE(absl::IsNotFound(ReadOwnBus(*frontend_, 3).status()));
   EXPECT_EQ(*OwnDomain(*frontend_), 5);
   EXPECT_EQ(*OwnDomain(*backend_), 0);

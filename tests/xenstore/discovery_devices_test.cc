@@ -16,7 +16,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-constexpr BusAddress kBus{5, 0, 2};
+constexpr BusAddress kDevicesBus{5, 0, 2};
 
 class DiscoveryDevicesTest : public testing::Test {
  protected:
@@ -26,7 +26,7 @@ class DiscoveryDevicesTest : public testing::Test {
         BusDiscovery::Start(store_.get(), &listener_, 0);
     ASSERT_TRUE(discovery.ok()) << discovery.status();
     discovery_ = *std::move(discovery);
-    ASSERT_TRUE(AddDevices(*toolstack_, kBus, {}).ok());
+    ASSERT_TRUE(AddDevices(*toolstack_, kDevicesBus, {}).ok());
     Settle();
   }
   std::vector<std::string> Settle() {
@@ -37,9 +37,11 @@ class DiscoveryDevicesTest : public testing::Test {
     }
   }
   void Add(uint16_t number, const std::string& path = "/a") {
-    ASSERT_TRUE(AddDevices(*toolstack_, kBus, {{number, "blk", {{"path", path}}}}).ok());
+    ASSERT_TRUE(AddDevices(*toolstack_, kDevicesBus, {{number, "blk", {{"path", path}}}}).ok());
   }
-  std::string Device(const std::string& rest) { return kBus.BackendPath() + "/device/" + rest; }
+  std::string Device(const std::string& rest) {
+    return kDevicesBus.BackendPath() + "/device/" + rest;
+  }
 
   MemoryTree tree_;
   std::unique_ptr<MemoryStore> store_ = tree_.Connect(0);
@@ -68,29 +70,29 @@ TEST_F(DiscoveryDevicesTest, EntryWithoutTypeIsNotOneYet) {
 TEST_F(DiscoveryDevicesTest, OurOwnAnswerIsNoChange) {
   Add(7);
   Settle();
-  ASSERT_TRUE(ReportDevice(*store_, kBus, "7", absl::OkStatus()).ok());
+  ASSERT_TRUE(ReportDevice(*store_, kDevicesBus, "7", absl::OkStatus()).ok());
   EXPECT_THAT(Settle(), IsEmpty());
 }
 
 TEST_F(DiscoveryDevicesTest, RemovalIsReportedOnceAndForceAfterwards) {
   Add(7);
   Settle();
-  ASSERT_TRUE(RequestDeviceRemoval(*toolstack_, kBus, 7, false).ok());
+  ASSERT_TRUE(RequestDeviceRemoval(*toolstack_, kDevicesBus, 7, false).ok());
   EXPECT_THAT(Settle(), ElementsAre("remove 5/2 7"));
-  ASSERT_TRUE(RequestDeviceRemoval(*toolstack_, kBus, 7, false).ok());
+  ASSERT_TRUE(RequestDeviceRemoval(*toolstack_, kDevicesBus, 7, false).ok());
   EXPECT_THAT(Settle(), IsEmpty());
-  ASSERT_TRUE(RequestDeviceRemoval(*toolstack_, kBus, 7, true).ok());
+  ASSERT_TRUE(RequestDeviceRemoval(*toolstack_, kDevicesBus, 7, true).ok());
   EXPECT_THAT(Settle(), ElementsAre("remove 5/2 7 force"));
-  ASSERT_TRUE(RequestDeviceRemoval(*toolstack_, kBus, 7, true).ok());
+  ASSERT_TRUE(RequestDeviceRemoval(*toolstack_, kDevicesBus, 7, true).ok());
   EXPECT_THAT(Settle(), IsEmpty());
-  ASSERT_TRUE(RemoveDevice(*store_, kBus, 7).ok());
+  ASSERT_TRUE(RemoveDevice(*store_, kDevicesBus, 7).ok());
   EXPECT_THAT(Settle(), ElementsAre("device vanished 5/2 7"));
 }
 
 TEST_F(DiscoveryDevicesTest, ForcedAtOnceIsOneReport) {
   Add(7);
   Settle();
-  ASSERT_TRUE(RequestDeviceRemoval(*toolstack_, kBus, 7, true).ok());
+  ASSERT_TRUE(RequestDeviceRemoval(*toolstack_, kDevicesBus, 7, true).ok());
   EXPECT_THAT(Settle(), ElementsAre("remove 5/2 7 force"));
 }
 
@@ -98,23 +100,23 @@ TEST_F(DiscoveryDevicesTest, WholeDeviceDirectoryRemoved) {
   Add(7);
   Add(8);
   Settle();
-  tree_.Erase(kBus.BackendPath() + "/device");
+  tree_.Erase(kDevicesBus.BackendPath() + "/device");
   EXPECT_THAT(Settle(), ElementsAre("device vanished 5/2 7", "device vanished 5/2 8"));
 }
 
 TEST_F(DiscoveryDevicesTest, VanishedBusDoesNotReportItsDevices) {
   Add(7);
   Settle();
-  tree_.Erase(kBus.BackendPath());
+  tree_.Erase(kDevicesBus.BackendPath());
   EXPECT_THAT(Settle(), ElementsAre("vanished 5/2"));
 }
 
 TEST_F(DiscoveryDevicesTest, RemovedAndAttachedAgainBeforeWeLookedIsANewEntry) {
   Add(7);
   Settle();
-  ASSERT_TRUE(RequestDeviceRemoval(*toolstack_, kBus, 7, false).ok());
+  ASSERT_TRUE(RequestDeviceRemoval(*toolstack_, kDevicesBus, 7, false).ok());
   Settle();
-  ASSERT_TRUE(RemoveDevice(*store_, kBus, 7).ok());
+  ASSERT_TRUE(RemoveDevice(*store_, kDevicesBus, 7).ok());
   Add(7, "/b");
   EXPECT_THAT(Settle(), ElementsAre("device vanished 5/2 7", "device 5/2 7 blk{path=/b}"));
 }
@@ -122,9 +124,9 @@ TEST_F(DiscoveryDevicesTest, RemovedAndAttachedAgainBeforeWeLookedIsANewEntry) {
 TEST_F(DiscoveryDevicesTest, RefusedByUsAndAttachedAgainBeforeWeLookedIsANewEntry) {
   Add(7);
   Settle();
-  ASSERT_TRUE(ReportDevice(*store_, kBus, "7", absl::InvalidArgumentError("no file")).ok());
+  ASSERT_TRUE(ReportDevice(*store_, kDevicesBus, "7", absl::InvalidArgumentError("no file")).ok());
   Settle();
-  ASSERT_TRUE(RemoveDevice(*toolstack_, kBus, 7).ok());
+  ASSERT_TRUE(RemoveDevice(*toolstack_, kDevicesBus, 7).ok());
   Add(7);
   EXPECT_THAT(Settle(), ElementsAre("device vanished 5/2 7", "device 5/2 7 blk{path=/a}"));
 }
@@ -132,8 +134,8 @@ TEST_F(DiscoveryDevicesTest, RefusedByUsAndAttachedAgainBeforeWeLookedIsANewEntr
 TEST_F(DiscoveryDevicesTest, AnsweredRemovedAndAttachedAgainInOneGoIsANewEntry) {
   Add(7);
   Settle();
-  ASSERT_TRUE(ReportDevice(*store_, kBus, "7", absl::InvalidArgumentError("no file")).ok());
-  ASSERT_TRUE(RemoveDevice(*toolstack_, kBus, 7).ok());
+  ASSERT_TRUE(ReportDevice(*store_, kDevicesBus, "7", absl::InvalidArgumentError("no file")).ok());
+  ASSERT_TRUE(RemoveDevice(*toolstack_, kDevicesBus, 7).ok());
   Add(7);
   EXPECT_THAT(Settle(), ElementsAre("device vanished 5/2 7", "device 5/2 7 blk{path=/a}"));
   EXPECT_THAT(Settle(), IsEmpty());
@@ -142,7 +144,7 @@ TEST_F(DiscoveryDevicesTest, AnsweredRemovedAndAttachedAgainInOneGoIsANewEntry) 
 TEST_F(DiscoveryDevicesTest, PredecessorsAnswerIsHandedOn) {
   discovery_.reset();
   Add(7);
-  ASSERT_TRUE(ReportDevice(*store_, kBus, "7", absl::OkStatus()).ok());
+  ASSERT_TRUE(ReportDevice(*store_, kDevicesBus, "7", absl::OkStatus()).ok());
   discovery_ = *BusDiscovery::Start(store_.get(), &listener_, 0);
   EXPECT_THAT(Settle(),
               ElementsAre("appeared 5/2 front 1 ours 1", "device 5/2 7 blk{path=/a}connected"));
@@ -169,7 +171,7 @@ TEST_F(DiscoveryDevicesTest, DevicesPerBusAreCapped) {
   for (uint32_t n = 0; n <= kMaxDevicesPerBus; ++n) {
     devices.push_back({static_cast<uint16_t>(n), "rng", {}});
   }
-  ASSERT_TRUE(AddDevices(*toolstack_, kBus, devices).ok());
+  ASSERT_TRUE(AddDevices(*toolstack_, kDevicesBus, devices).ok());
   std::vector<std::string> lines = Settle();
   ASSERT_EQ(lines.size(), kMaxDevicesPerBus + 1);
   int refused = 0;
@@ -184,9 +186,9 @@ TEST_F(DiscoveryDevicesTest, KeysPerDeviceAreCappedAndACorrectedEntryIsTaken) {
   };
   DeviceNodesToWrite device{7, "blk", {}};
   for (size_t i = 0; i <= kMaxKeysPerDevice; ++i) device.keys.emplace("k" + std::to_string(i), "v");
-  ASSERT_TRUE(AddDevices(*toolstack_, kBus, {device}).ok());
+  ASSERT_TRUE(AddDevices(*toolstack_, kDevicesBus, {device}).ok());
   EXPECT_THAT(Settle(), ElementsAre("device refused 5/2 7"));
-  ASSERT_TRUE(RemoveDevice(*toolstack_, kBus, 7).ok());
+  ASSERT_TRUE(RemoveDevice(*toolstack_, kDevicesBus, 7).ok());
   Add(7);
   EXPECT_THAT(Settle(), ElementsAre("device 5/2 7 blk{path=/a}"));
 }

@@ -15,7 +15,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-constexpr BusAddress kBus{5, 0, 2};
+constexpr BusAddress kFoundBus{5, 0, 2};
 
 class DiscoveryTest : public testing::Test {
  protected:
@@ -37,7 +37,7 @@ class DiscoveryTest : public testing::Test {
       if (!more.ok() || !*more) return listener_.Take();
     }
   }
-  void CreateBus(const BusAddress& bus = kBus) {
+  void CreateBus(const BusAddress& bus = kFoundBus) {
     absl::StatusOr<DeviceCreation> created = AddDevices(*toolstack_, bus, {});
     ASSERT_TRUE(created.ok()) << created.status();
   }
@@ -60,8 +60,8 @@ TEST_F(DiscoveryTest, NewDirectoryIsReportedInOneCall) {
 TEST_F(DiscoveryTest, WhatExistedBeforeIsReported) {
   discovery_.reset();
   CreateBus();
-  tree_.Set(kBus.FrontendPath() + "/state", "4");
-  tree_.Set(kBus.BackendPath() + "/state", "4");
+  tree_.Set(kFoundBus.FrontendPath() + "/state", "4");
+  tree_.Set(kFoundBus.BackendPath() + "/state", "4");
   Start();
   EXPECT_THAT(Settle(), ElementsAre("appeared 5/2 front 4 ours 4"));
 }
@@ -69,7 +69,7 @@ TEST_F(DiscoveryTest, WhatExistedBeforeIsReported) {
 TEST_F(DiscoveryTest, DirectoryRemovedByAnybodyIsReportedAsVanished) {
   CreateBus();
   Settle();
-  tree_.Erase(kBus.BackendPath());
+  tree_.Erase(kFoundBus.BackendPath());
   EXPECT_THAT(Settle(), ElementsAre("vanished 5/2"));
   CreateBus({5, 0, 3});
   CreateBus();
@@ -85,16 +85,16 @@ TEST_F(DiscoveryTest, DirectoryRemovedByAnybodyIsReportedAsVanished) {
 TEST_F(DiscoveryTest, FrontendStateIsReportedWhenItDiffers) {
   CreateBus();
   Settle();
-  ASSERT_TRUE(guest_->Write(kBus.FrontendPath() + "/state", "3").ok());
+  ASSERT_TRUE(guest_->Write(kFoundBus.FrontendPath() + "/state", "3").ok());
   EXPECT_THAT(Settle(), ElementsAre("changed 5/2 front 3 ours 1"));
-  ASSERT_TRUE(guest_->Write(kBus.FrontendPath() + "/state", "3").ok());
+  ASSERT_TRUE(guest_->Write(kFoundBus.FrontendPath() + "/state", "3").ok());
   EXPECT_THAT(Settle(), IsEmpty());
 }
 
 TEST_F(DiscoveryTest, VanishedFrontendStateIsReportedAsGone) {
   CreateBus();
   Settle();
-  ASSERT_TRUE(guest_->Remove(kBus.FrontendPath()).ok());
+  ASSERT_TRUE(guest_->Remove(kFoundBus.FrontendPath()).ok());
   EXPECT_THAT(Settle(), ElementsAre("changed 5/2 front gone ours 1"));
 }
 
@@ -104,9 +104,9 @@ TEST_F(DiscoveryTest, FrontendStateThatIsNoneIsUnknown) {
   for (const std::string& value :
        {std::string(), std::string("-4"), std::string("9"), std::string(4000, '4'),
         std::string("4\0", 2), std::string("Connected")}) {
-    tree_.Set(kBus.FrontendPath() + "/state", value);
+    tree_.Set(kFoundBus.FrontendPath() + "/state", value);
     EXPECT_THAT(Settle(), ElementsAre("changed 5/2 front 0 ours 1")) << value;
-    tree_.Set(kBus.FrontendPath() + "/state", "4");
+    tree_.Set(kFoundBus.FrontendPath() + "/state", "4");
     EXPECT_THAT(Settle(), ElementsAre("changed 5/2 front 4 ours 1"));
   }
 }
@@ -114,7 +114,7 @@ TEST_F(DiscoveryTest, FrontendStateThatIsNoneIsUnknown) {
 TEST_F(DiscoveryTest, OnlineZeroIsReported) {
   CreateBus();
   Settle();
-  ASSERT_TRUE(RequestBusRemoval(*toolstack_, kBus).ok());
+  ASSERT_TRUE(RequestBusRemoval(*toolstack_, kFoundBus).ok());
   EXPECT_THAT(Settle(), ElementsAre("changed 5/2 front 1 ours 1 offline"));
 }
 
@@ -136,17 +136,17 @@ TEST_F(DiscoveryTest, DirectoryThatOutlivedItsGuestIsNotWanted) {
 TEST_F(DiscoveryTest, BusMadeAnewBeforeWeLookedIsANewBus) {
   CreateBus();
   Settle();
-  ASSERT_TRUE(RequestBusRemoval(*toolstack_, kBus).ok());
+  ASSERT_TRUE(RequestBusRemoval(*toolstack_, kFoundBus).ok());
   Settle();
-  ASSERT_TRUE(RemoveBus(*toolstack_, kBus).ok());
+  ASSERT_TRUE(RemoveBus(*toolstack_, kFoundBus).ok());
   CreateBus();
   EXPECT_THAT(Settle(), ElementsAre("vanished 5/2", "appeared 5/2 front 1 ours 1"));
 }
 
 TEST_F(DiscoveryTest, IdsComeFromThePathNotFromNodes) {
   CreateBus();
-  tree_.Set(kBus.BackendPath() + "/frontend-id", "0");
-  tree_.Set(kBus.BackendPath() + "/frontend", "/local/domain/0/device/virtio-msg/0");
+  tree_.Set(kFoundBus.BackendPath() + "/frontend-id", "0");
+  tree_.Set(kFoundBus.BackendPath() + "/frontend", "/local/domain/0/device/virtio-msg/0");
   tree_.Set("/local/domain/0/device/virtio-msg/0/state", "4");
   EXPECT_THAT(Settle(), ElementsAre("appeared 5/2 front 1 ours 1"));
 }
@@ -194,7 +194,7 @@ TEST_F(DiscoveryTest, FloodOfStateChangesIsOneLookAndOneReport) {
   CreateBus();
   Settle();
   for (int i = 0; i < 100'000; ++i) {
-    ASSERT_TRUE(guest_->Write(kBus.FrontendPath() + "/state", i % 2 ? "3" : "2").ok());
+    ASSERT_TRUE(guest_->Write(kFoundBus.FrontendPath() + "/state", i % 2 ? "3" : "2").ok());
   }
   const uint64_t before = tree_.operations();
   EXPECT_THAT(Settle(), ElementsAre("changed 5/2 front 3 ours 1"));
@@ -206,7 +206,7 @@ TEST_F(DiscoveryTest, OtherNodesOfTheGuestCostNothing) {
   Settle();
   const uint64_t before = tree_.operations();
   for (int i = 0; i < 1000; ++i) {
-    ASSERT_TRUE(guest_->Write(kBus.FrontendPath() + "/ring-ref", std::to_string(i)).ok());
+    ASSERT_TRUE(guest_->Write(kFoundBus.FrontendPath() + "/ring-ref", std::to_string(i)).ok());
   }
   const uint64_t guests_own = tree_.operations() - before;
   EXPECT_THAT(Settle(), IsEmpty());
@@ -265,7 +265,7 @@ TEST_F(DiscoveryTest, LeavesNoWatchBehind) {
   CreateBus();
   Settle();
   EXPECT_EQ(tree_.watch_count(), 3u);
-  tree_.Erase(kBus.BackendPath());
+  tree_.Erase(kFoundBus.BackendPath());
   Settle();
   EXPECT_EQ(tree_.watch_count(), 2u);
   CreateBus();

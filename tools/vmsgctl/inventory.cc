@@ -18,7 +18,6 @@ using xenstore::BusAddress;
 using xenstore::NodeAccess;
 
 constexpr char kDomains[] = "/local/domain";
-constexpr uint64_t kMaxDomain = 0x7FEF;  // ids above are reserved by Xen
 
 // The children of `path` whose names are numbers up to `max`. A missing path has none.
 absl::StatusOr<std::vector<uint64_t>> NumberedChildren(NodeAccess& nodes, const std::string& path,
@@ -60,11 +59,12 @@ absl::StatusOr<uint16_t> FindDomain(NodeAccess& nodes, const std::string& name_o
       !name_or_id.empty() && std::all_of(name_or_id.begin(), name_or_id.end(), [](char c) {
         return absl::ascii_isdigit(static_cast<unsigned char>(c));
       });
-  absl::StatusOr<std::vector<uint64_t>> domains = NumberedChildren(nodes, kDomains, kMaxDomain);
+  absl::StatusOr<std::vector<uint64_t>> domains =
+      NumberedChildren(nodes, kDomains, xenstore::kLastDomain);
   if (!domains.ok()) return domains.status();
   if (is_number) {
     absl::StatusOr<uint64_t> id =
-        xenstore::ParseDecimal(name_or_id, "the domain id", 0, kMaxDomain);
+        xenstore::ParseDecimal(name_or_id, "the domain id", 0, xenstore::kLastDomain);
     if (!id.ok()) return id.status();
     if (may_be_gone || std::binary_search(domains->begin(), domains->end(), *id)) {
       return static_cast<uint16_t>(*id);
@@ -94,11 +94,13 @@ std::string DomainLabel(NodeAccess& nodes, uint16_t domain) {
 
 absl::StatusOr<std::vector<BusAddress>> FindBuses(NodeAccess& nodes) {
   std::vector<BusAddress> buses;
-  absl::StatusOr<std::vector<uint64_t>> backends = NumberedChildren(nodes, kDomains, kMaxDomain);
+  absl::StatusOr<std::vector<uint64_t>> backends =
+      NumberedChildren(nodes, kDomains, xenstore::kLastDomain);
   if (!backends.ok()) return backends.status();
   for (const uint64_t backend : *backends) {
     const std::string root = absl::StrCat(kDomains, "/", backend, "/backend/", xenstore::kKind);
-    absl::StatusOr<std::vector<uint64_t>> frontends = NumberedChildren(nodes, root, kMaxDomain);
+    absl::StatusOr<std::vector<uint64_t>> frontends =
+        NumberedChildren(nodes, root, xenstore::kLastDomain);
     if (!frontends.ok()) return frontends.status();
     for (const uint64_t frontend : *frontends) {
       absl::StatusOr<std::vector<uint64_t>> ids =

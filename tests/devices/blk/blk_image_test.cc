@@ -26,7 +26,7 @@ absl::StatusOr<backend::OpenedDevice> Open(Keys keys) {
   return backend::OpenDevice({.number = 1, .type = "blk", .keys = std::move(keys)});
 }
 
-std::string Refusal(Keys keys) {
+std::string ImageRefusal(Keys keys) {
   auto opened = Open(std::move(keys));
   if (opened.ok()) return "not refused";
   EXPECT_EQ(opened.status().code(), absl::StatusCode::kInvalidArgument);
@@ -39,30 +39,32 @@ class BlkOpenTest : public ::testing::Test {
 };
 
 TEST_F(BlkOpenTest, PathIsRequiredAndAbsolute) {
-  EXPECT_THAT(Refusal({}), AllOf(HasSubstr("path=\"\""), HasSubstr("required")));
-  EXPECT_THAT(Refusal({{"path", "disk.img"}}),
+  EXPECT_THAT(ImageRefusal({}), AllOf(HasSubstr("path=\"\""), HasSubstr("required")));
+  EXPECT_THAT(ImageRefusal({{"path", "disk.img"}}),
               AllOf(HasSubstr("path=\"disk.img\""), HasSubstr("absolute")));
-  EXPECT_THAT(Refusal({{"path", std::string("/a\0b", 4)}}), HasSubstr("NUL"));
-  EXPECT_THAT(Refusal({{"path", "/" + std::string(5000, 'a')}}), HasSubstr("longer than"));
+  EXPECT_THAT(ImageRefusal({{"path", std::string("/a\0b", 4)}}), HasSubstr("NUL"));
+  EXPECT_THAT(ImageRefusal({{"path", "/" + std::string(5000, 'a')}}), HasSubstr("longer than"));
 }
 
 TEST_F(BlkOpenTest, MissingFile) {
-  EXPECT_THAT(Refusal({{"path", dir_ / "none"}}),
+  EXPECT_THAT(ImageRefusal({{"path", dir_ / "none"}}),
               AllOf(HasSubstr(dir_ / "none"), HasSubstr("No such file")));
 }
 
 TEST_F(BlkOpenTest, NeitherFileNorBlockDevice) {
-  EXPECT_THAT(Refusal({{"path", dir_ / "."}}), HasSubstr("neither a regular file nor a block"));
-  EXPECT_THAT(Refusal({{"path", "/dev/null"}}), HasSubstr("neither a regular file nor a block"));
+  EXPECT_THAT(ImageRefusal({{"path", dir_ / "."}}),
+              HasSubstr("neither a regular file nor a block"));
+  EXPECT_THAT(ImageRefusal({{"path", "/dev/null"}}),
+              HasSubstr("neither a regular file nor a block"));
   ASSERT_EQ(mkfifo((dir_ / "fifo").c_str(), 0600), 0);
-  EXPECT_THAT(Refusal({{"path", dir_ / "fifo"}}), HasSubstr("neither a regular file"))
+  EXPECT_THAT(ImageRefusal({{"path", dir_ / "fifo"}}), HasSubstr("neither a regular file"))
       << "and opening it does not block";
 }
 
 TEST_F(BlkOpenTest, SizesThatAreNoWholeSectors) {
-  EXPECT_THAT(Refusal({{"path", dir_.File("odd", 1000)}}),
+  EXPECT_THAT(ImageRefusal({{"path", dir_.File("odd", 1000)}}),
               AllOf(HasSubstr("1000 bytes"), HasSubstr("multiple of 512")));
-  EXPECT_THAT(Refusal({{"path", dir_.File("empty", 0)}}), HasSubstr("is empty"));
+  EXPECT_THAT(ImageRefusal({{"path", dir_.File("empty", 0)}}), HasSubstr("is empty"));
 }
 
 // In a process of its own that is not root, which may read and write everything.
@@ -77,7 +79,7 @@ TEST_F(BlkOpenTest, UnreadableOrUnwritable) {
     if (geteuid() == 0 && setresuid(65534, 65534, 65534) != 0) _exit(8);
     prctl(PR_SET_DUMPABLE, 1);  // else /proc/self is root's
     const auto refused = [](Keys keys, const char* why) {
-      return Refusal(std::move(keys)).find(why) != std::string::npos;
+      return ImageRefusal(std::move(keys)).find(why) != std::string::npos;
     };
     _exit((Open({{"path", readable}, {"readonly", "1"}}).ok() ? 0 : 1) +
           (refused({{"path", readable}}, "readonly=1") ? 0 : 2) +
@@ -90,25 +92,26 @@ TEST_F(BlkOpenTest, UnreadableOrUnwritable) {
 
 TEST_F(BlkOpenTest, ValuesOutsideTheirRules) {
   const std::string path = dir_.File("disk", 4096);
-  EXPECT_THAT(Refusal({{"path", path}, {"readonly", "yes"}}),
+  EXPECT_THAT(ImageRefusal({{"path", path}, {"readonly", "yes"}}),
               HasSubstr("readonly=\"yes\": must be 0 or 1"));
-  EXPECT_THAT(Refusal({{"path", path}, {"direct", "2"}}), HasSubstr("direct=\"2\""));
-  EXPECT_THAT(Refusal({{"path", path}, {"cache", "unsafe"}}),
+  EXPECT_THAT(ImageRefusal({{"path", path}, {"direct", "2"}}), HasSubstr("direct=\"2\""));
+  EXPECT_THAT(ImageRefusal({{"path", path}, {"cache", "unsafe"}}),
               HasSubstr("cache=\"unsafe\": must be writeback or writethrough"));
   for (const char* queues : {"0", "17", "-1", "1x", "", "99999999999999999999"}) {
-    EXPECT_THAT(Refusal({{"path", path}, {"queues", queues}}), HasSubstr("from 1 to 16")) << queues;
+    EXPECT_THAT(ImageRefusal({{"path", path}, {"queues", queues}}), HasSubstr("from 1 to 16"))
+        << queues;
   }
-  EXPECT_THAT(Refusal({{"path", path}, {"serial", std::string(21, 'a')}}),
+  EXPECT_THAT(ImageRefusal({{"path", path}, {"serial", std::string(21, 'a')}}),
               HasSubstr("longer than 20"));
-  EXPECT_THAT(Refusal({{"path", path}, {"serial", "a\nb"}}), HasSubstr("printable"));
+  EXPECT_THAT(ImageRefusal({{"path", path}, {"serial", "a\nb"}}), HasSubstr("printable"));
 }
 
 TEST_F(BlkOpenTest, TheSameImageForWritingTwice) {
   const std::string path = dir_.File("disk", 4096);
   auto first = Open({{"path", path}});
   ASSERT_TRUE(first.ok()) << first.status();
-  EXPECT_THAT(Refusal({{"path", path}}), HasSubstr("is in use"));
-  EXPECT_THAT(Refusal({{"path", path}, {"readonly", "1"}}), HasSubstr("is in use"));
+  EXPECT_THAT(ImageRefusal({{"path", path}}), HasSubstr("is in use"));
+  EXPECT_THAT(ImageRefusal({{"path", path}, {"readonly", "1"}}), HasSubstr("is in use"));
   *first = {};
   EXPECT_TRUE(Open({{"path", path}}).ok()) << "free again";
 }
@@ -118,7 +121,7 @@ TEST_F(BlkOpenTest, ReadersShareAndKeepWritersOut) {
   auto first = Open({{"path", path}, {"readonly", "1"}});
   auto second = Open({{"path", path}, {"readonly", "1"}});
   EXPECT_TRUE(first.ok() && second.ok());
-  EXPECT_THAT(Refusal({{"path", path}}), HasSubstr("is in use"));
+  EXPECT_THAT(ImageRefusal({{"path", path}}), HasSubstr("is in use"));
 }
 
 // A classic lock shows who holds it.
@@ -143,7 +146,7 @@ TEST_F(BlkOpenTest, TheHolderIsNamedIfKnown) {
   char byte = 0;
   ASSERT_EQ(read(ready[0], &byte, 1), 1);
   EXPECT_EQ(byte, 'y');
-  EXPECT_THAT(Refusal({{"path", path}}), HasSubstr("by process " + std::to_string(holder)));
+  EXPECT_THAT(ImageRefusal({{"path", path}}), HasSubstr("by process " + std::to_string(holder)));
   close(done[1]);
   waitpid(holder, nullptr, 0);
 }
