@@ -15,7 +15,7 @@ need_packages() {
   [ ${#missing[@]} -eq 0 ] && return 0
   if [ "$(id -u)" -ne 0 ]; then
     say "These Debian packages are missing. Install them and run this again:" >&2
-    say "  sudo apt-get install --no-install-recommends ${missing[*]}" >&2
+    say "  sudo apt-get update && sudo apt-get install --no-install-recommends ${missing[*]}" >&2
     exit 2
   fi
   say "Installing ${#missing[@]} Debian packages: ${missing[*]}"
