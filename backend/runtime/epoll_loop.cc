@@ -130,6 +130,7 @@ class EpollLoop : public ThreadLoop {
   void Run() override {
     last_epoll_ns_ = MonotonicNs();
     while (!stop_.load(std::memory_order_acquire)) {
+      BeginTurn();
       if (has_posted_.load(std::memory_order_acquire)) RunPosted();
       if (!timers_.empty()) RunTimers();
       if (active_.empty()) {
@@ -148,7 +149,21 @@ class EpollLoop : public ThreadLoop {
     Wake();
   }
 
+  LoopProgress progress() const override {
+    const uint64_t progress = progress_.load(std::memory_order_relaxed);
+    // What was posted should have woken it.
+    return {
+        .turns = progress >> 1,
+        .sleeping = (progress & kSleeping) != 0 && !has_posted_.load(std::memory_order_relaxed)};
+  }
+
+  void SetMaxSpin(absl::Duration max_spin) override {
+    max_spin_ns_ = absl::ToInt64Nanoseconds(max_spin);
+    budget_ns_ = max_spin_ns_;
+  }
+
  private:
+  static constexpr uint64_t kSleeping = 1;  // in progress_; the turns are above it
   static constexpr uint64_t kWakeKey = ~uint64_t{0};
 
   struct Registration {
@@ -170,6 +185,15 @@ class EpollLoop : public ThreadLoop {
     const uint64_t one = 1;
     // EAGAIN means that it is readable already, which is all that is wanted.
     [[maybe_unused]] ssize_t written = write(wake_.get(), &one, sizeof one);
+  }
+
+  // Written by this thread only, so no read-modify-write is needed.
+  void BeginTurn() {
+    progress_.store(progress_.load(std::memory_order_relaxed) + 2, std::memory_order_relaxed);
+  }
+  void ShowSleeping(bool sleeping) {
+    const uint64_t turns = progress_.load(std::memory_order_relaxed) & ~kSleeping;
+    progress_.store(turns | (sleeping ? kSleeping : 0), std::memory_order_relaxed);
   }
 
   void RunPosted() {
@@ -248,7 +272,9 @@ class EpollLoop : public ThreadLoop {
 
   void Dispatch(int timeout_ms) {
     epoll_event events[kEventsPerWait];
+    if (timeout_ms != 0) ShowSleeping(true);
     const int count = epoll_wait(epoll_.get(), events, kEventsPerWait, timeout_ms);
+    if (timeout_ms != 0) ShowSleeping(false);
     last_epoll_ns_ = MonotonicNs();
     for (int i = 0; i < count; ++i) {
       if (events[i].data.u64 == kWakeKey) {
@@ -265,11 +291,12 @@ class EpollLoop : public ThreadLoop {
     }
   }
 
-  const int64_t max_spin_ns_;
+  int64_t max_spin_ns_;
   int64_t budget_ns_;
   UniqueFd epoll_;
   UniqueFd wake_;
   std::atomic<bool> stop_ = false;
+  std::atomic<uint64_t> progress_ = 0;
 
   absl::flat_hash_map<int, std::shared_ptr<Registration>> watches_;
   uint32_t generation_ = 0;

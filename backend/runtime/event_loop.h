@@ -49,11 +49,22 @@ class EventLoop {
   virtual void Activate(Poller* poller) = 0;
 };
 
+// How far a loop has come. One that neither sleeps nor gets on hangs in what it called.
+struct LoopProgress {
+  uint64_t turns = 0;     // grows with each turn
+  bool sleeping = false;  // in the kernel, with nothing to do
+};
+
 // The epoll implementation, with a thread's run and stop.
 class ThreadLoop : public EventLoop {
  public:
   virtual void Run() = 0;   // until Stop
   virtual void Stop() = 0;  // from any thread
+
+  // From any thread, without waking it.
+  virtual LoopProgress progress() const = 0;
+  // On the loop's thread: as NewEpollLoop's.
+  virtual void SetMaxSpin(absl::Duration max_spin) = 0;
 };
 // `max_spin`: how long the loop may spin after the last work before it sleeps; zero: never spins.
 std::unique_ptr<ThreadLoop> NewEpollLoop(absl::Duration max_spin);

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "backend/runtime/rate_limited_log.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <mutex>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 
 namespace vmsg::backend {
 namespace {
@@ -14,21 +18,61 @@ namespace {
 constexpr size_t kMaxLine = 1024;
 
 std::atomic<LogLevel> g_most_verbose = LogLevel::kInfo;
-std::atomic<bool> g_priority_prefix = false;
+std::atomic<LogStyle> g_style = LogStyle::kPlain;
+
+const char* LevelName(LogLevel level) {
+  switch (level) {
+    case LogLevel::kError:
+      return "error";
+    case LogLevel::kWarning:
+      return "warning";
+    case LogLevel::kInfo:
+      return "info";
+    case LogLevel::kDebug:
+      return "debug";
+  }
+  return "?";
+}
+
+std::string Prefix(LogLevel level) {
+  switch (g_style.load()) {
+    case LogStyle::kPlain:
+      return "";
+    case LogStyle::kJournal:
+      return absl::StrCat("<", static_cast<int>(level), ">");
+    case LogStyle::kTimed:
+      return absl::StrCat(
+          absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone()), " ",
+          LevelName(level), ": ");
+  }
+  return "";
+}
 
 }  // namespace
 
-void SetLogging(LogLevel most_verbose, bool priority_prefix) {
-  g_most_verbose = most_verbose;
-  g_priority_prefix = priority_prefix;
+LogStyle LogStyleOfStderr() {
+  // "<device>:<inode>" of the stream: it may have been inherited while stderr went elsewhere.
+  const char* const stream = getenv("JOURNAL_STREAM");
+  struct stat file = {};
+  if (stream != nullptr && fstat(STDERR_FILENO, &file) == 0 &&
+      absl::StrCat(file.st_dev, ":", file.st_ino) == stream) {
+    return LogStyle::kJournal;
+  }
+  return LogStyle::kTimed;
 }
+
+void SetLogging(LogLevel most_verbose, LogStyle style) {
+  g_most_verbose = most_verbose;
+  g_style = style;
+}
+
+void SetLogLevel(LogLevel most_verbose) { g_most_verbose = most_verbose; }
 
 bool LogEnabled(LogLevel level) { return level <= g_most_verbose; }
 
 void Log(LogLevel level, absl::string_view text) {
   if (!LogEnabled(level)) return;
-  std::string line =
-      g_priority_prefix ? absl::StrCat("<", static_cast<int>(level), ">") : std::string();
+  std::string line = Prefix(level);
   for (char c : text.substr(0, kMaxLine)) {
     const auto byte = static_cast<unsigned char>(c);
     line.push_back(byte < 0x20 || byte == 0x7f ? '?' : c);

@@ -19,9 +19,18 @@ enum class LogLevel { kError = 3, kWarning = 4, kInfo = 6, kDebug = 7 };  // sys
 // guest wrote cannot forge a line. Thread-safe.
 void Log(LogLevel level, absl::string_view text);
 
-// Lines above this level are dropped. `priority_prefix`: lines start with "<n>", as systemd's
-// journal reads them. Set once, before threads start.
-void SetLogging(LogLevel most_verbose, bool priority_prefix);
+enum class LogStyle {
+  kPlain,    // the text only
+  kJournal,  // "<n>" first, as systemd's journal reads it; the journal adds the time
+  kTimed,    // UTC and the level first
+};
+// Whether standard error is a journal's stream, by what systemd says in the environment.
+LogStyle LogStyleOfStderr();
+
+// Lines above this level are dropped. The style is set once, before threads start; the level may
+// change at any time.
+void SetLogging(LogLevel most_verbose, LogStyle style);
+void SetLogLevel(LogLevel most_verbose);
 bool LogEnabled(LogLevel level);
 
 // A token bucket: `burst` lines at once, then one each `interval`. What it swallows is counted and

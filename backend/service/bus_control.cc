@@ -295,6 +295,7 @@ void BusControl::OnServing(IoThread* thread, absl::StatusOr<Session*> session) {
   thread_ = thread;
   session_ = *session;
   phase_ = Phase::kConnected;
+  refused_ = false;
   AttachAll();
   // State 4 only when the session has the devices, because the frontend may ask for them at once.
   // The loop runs what is posted in order, so this comes after them.
@@ -317,6 +318,7 @@ void BusControl::AnnounceConnected(const Session* session) {
 
 void BusControl::Refuse(const absl::Status& why) {
   LogLine(LogLevel::kError, absl::StrCat("bus refused: ", why.message()));
+  refused_ = true;
   if (!gone_) {
     if (absl::Status status = xenstore::ReportBackendError(*services_.store, address_, why);
         !status.ok() && !absl::IsNotFound(status)) {

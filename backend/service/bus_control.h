@@ -65,6 +65,13 @@ class BusControl {
   // Logs a line of counters, from the session's thread.
   void LogCounters();
 
+  struct Summary {
+    bool connected = false;
+    size_t devices = 0;  // served, or ready to be
+    size_t refused = 0;  // devices, and the bus itself
+  };
+  Summary Summarize() const;
+
  private:
   // Async parts find their way back through it; null once the control is gone.
   struct Anchor {
@@ -148,7 +155,8 @@ class BusControl {
   Goal goal_ = Goal::kNone;
   bool gone_ = false;
   bool stopping_ = false;
-  bool patient_ = true;  // connecting may wait for devices
+  bool refused_ = false;  // the last attempt to connect
+  bool patient_ = true;   // connecting may wait for devices
   EventLoop::TimerId patience_ = 0;
 
   IoThread* thread_ = nullptr;

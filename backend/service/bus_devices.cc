@@ -202,6 +202,25 @@ void BusControl::OnClosed(uint16_t number) {
   Evaluate();
 }
 
+BusControl::Summary BusControl::Summarize() const {
+  Summary summary{.connected = phase_ == Phase::kConnected, .refused = refused_ ? 1u : 0u};
+  for (const auto& [number, device] : devices_) {
+    switch (device.state) {
+      case DeviceState::kOpened:
+      case DeviceState::kAttached:
+        ++summary.devices;
+        break;
+      case DeviceState::kFailed:
+        if (!device.leaving) ++summary.refused;
+        break;
+      case DeviceState::kWaiting:
+      case DeviceState::kOpening:
+        break;
+    }
+  }
+  return summary;
+}
+
 size_t BusControl::opening() const {
   return static_cast<size_t>(std::count_if(devices_.begin(), devices_.end(), [](const auto& entry) {
     return entry.second.state == DeviceState::kOpening;

@@ -93,6 +93,8 @@ void Supervisor::Process() {
   absl::StatusOr<bool> more = discovery_->Process();
   if (!more.ok()) return Finish(more.status());
   if (*more) ProcessLater();
+  // Every change of a bus or a device is written to the store, and so comes by here.
+  if (changed_ != nullptr) changed_();
 }
 
 BusControl* Supervisor::Find(const xenstore::BusAddress& bus) {
@@ -181,6 +183,39 @@ void Supervisor::Finish(absl::Status status) {
 
 void Supervisor::LogCounters() {
   for (auto& [address, control] : buses_) control->LogCounters();
+}
+
+absl::Status Supervisor::Reconfigure(const ServiceOptions& options) {
+  max_window_pages_ = options.max_window_pages;
+  services_.offer.max_window_pages = options.max_window_pages;
+  for (auto& thread : threads_) thread->SetMaxSpin(options.max_spin);
+  if (services_.trace != nullptr) return services_.trace->Reopen(options.trace_path);
+  if (options.trace_path.empty()) return absl::OkStatus();
+  absl::StatusOr<std::shared_ptr<TraceFile>> trace = TraceFile::Create(options.trace_path);
+  if (trace.ok()) services_.trace = *std::move(trace);
+  return trace.status();
+}
+
+Supervisor::Summary Supervisor::Summarize() const {
+  Summary summary{.buses = buses_.size()};
+  for (const auto& [address, control] : buses_) {
+    const BusControl::Summary bus = control->Summarize();
+    summary.connected += bus.connected ? 1 : 0;
+    summary.devices += bus.devices;
+    summary.refused += bus.refused;
+  }
+  return summary;
+}
+
+std::vector<size_t> Supervisor::HangingThreads() {
+  std::vector<size_t> hanging;
+  turns_seen_.resize(threads_.size());
+  for (size_t i = 0; i < threads_.size(); ++i) {
+    const LoopProgress progress = threads_[i]->progress();
+    const bool got_on = std::exchange(turns_seen_[i], progress.turns) != progress.turns;
+    if (!got_on && !progress.sleeping) hanging.push_back(i);
+  }
+  return hanging;
 }
 
 }  // namespace vmsg::backend

@@ -42,6 +42,25 @@ class Supervisor : private xenstore::BusListener {
 
   void LogCounters();
 
+  // Takes over what may change while guests are served; new connections get the new page limit. The
+  // first connection after a trace is switched on is the first that is traced, and one that was
+  // traced before is again. The error is the trace's: everything else is in force.
+  absl::Status Reconfigure(const ServiceOptions& options);
+
+  struct Summary {
+    size_t buses = 0;
+    size_t connected = 0;  // of these
+    size_t devices = 0;    // served, or ready to be
+    size_t refused = 0;    // buses and devices
+    friend bool operator==(const Summary&, const Summary&) = default;
+  };
+  Summary Summarize() const;
+  // Called after anything that may have changed the summary. It must not call back.
+  void OnChange(absl::AnyInvocable<void()> changed) { changed_ = std::move(changed); }
+
+  // The I/O threads that have neither slept nor got on since the last call, by their index.
+  std::vector<size_t> HangingThreads();
+
  private:
   Supervisor(EventLoop* loop, absl::AnyInvocable<void(absl::Status)> stopped)
       : loop_(loop), stopped_(std::move(stopped)) {}
@@ -67,12 +86,14 @@ class Supervisor : private xenstore::BusListener {
 
   EventLoop* const loop_;
   absl::AnyInvocable<void(absl::Status)> stopped_;
+  absl::AnyInvocable<void()> changed_;
   uint32_t max_window_pages_ = 0;
 
   // In the order of what needs what: buses are gone before workers, workers before threads.
   std::unique_ptr<xenstore::Store> store_;
   std::unique_ptr<grants::GrantMapper> mapper_;
   std::vector<std::unique_ptr<IoThread>> threads_;
+  std::vector<uint64_t> turns_seen_;  // of each thread, by HangingThreads
   std::unique_ptr<WorkerPool> workers_;
   BusServices services_;
   absl::btree_map<uint16_t, std::weak_ptr<PageBudget>> budgets_;

@@ -2,6 +2,7 @@
 #include "backend/service/trace_file.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
@@ -16,14 +17,44 @@
 
 namespace vmsg::backend {
 
-absl::StatusOr<std::shared_ptr<TraceFile>> TraceFile::Create(const std::string& path) {
+namespace {
+
+absl::StatusOr<UniqueFd> CreateCapture(const std::string& path) {
   UniqueFd fd(open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
   if (!fd) return absl::ErrnoToStatus(errno, absl::StrCat("--trace: cannot create ", path));
   const auto header = wire::CaptureFileHeader();
   if (write(fd.get(), header.data(), header.size()) != static_cast<ssize_t>(header.size())) {
     return absl::ErrnoToStatus(errno, absl::StrCat("--trace: cannot write ", path));
   }
-  return std::shared_ptr<TraceFile>(new TraceFile(std::move(fd)));
+  return fd;
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<TraceFile>> TraceFile::Create(const std::string& path) {
+  absl::StatusOr<UniqueFd> fd = CreateCapture(path);
+  if (!fd.ok()) return fd.status();
+  return std::shared_ptr<TraceFile>(new TraceFile(*std::move(fd)));
+}
+
+absl::Status TraceFile::Reopen(const std::string& path) {
+  UniqueFd next;
+  if (!path.empty()) {
+    struct stat named = {}, written = {};
+    {
+      std::lock_guard lock(mutex_);
+      if (fd_ && stat(path.c_str(), &named) == 0 && fstat(fd_.get(), &written) == 0 &&
+          named.st_dev == written.st_dev && named.st_ino == written.st_ino) {
+        return absl::OkStatus();
+      }
+    }
+    absl::StatusOr<UniqueFd> created = CreateCapture(path);
+    if (!created.ok()) return created.status();
+    next = *std::move(created);
+  }
+  std::lock_guard lock(mutex_);
+  std::swap(fd_, next);
+  return absl::OkStatus();
 }
 
 void TraceFile::Write(uint16_t frontend, uint32_t bus, bool from_driver,

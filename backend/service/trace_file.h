@@ -20,6 +20,10 @@ class TraceFile {
  public:
   static absl::StatusOr<std::shared_ptr<TraceFile>> Create(const std::string& path);
 
+  // The trace goes on in this file: a new one, unless it is the one that is written already. Empty:
+  // it ends. When the new file cannot be made, the old one is kept.
+  absl::Status Reopen(const std::string& path);
+
   void Write(uint16_t frontend, uint32_t bus, bool from_driver, std::span<const std::byte> message);
 
  private:

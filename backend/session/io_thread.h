@@ -36,6 +36,11 @@ class IoThread {
 
   // Thread-safe: Post is what other threads may use.
   EventLoop& loop() { return *loop_; }
+  // From any thread.
+  LoopProgress progress() const { return loop_->progress(); }
+  void SetMaxSpin(absl::Duration max_spin) {
+    loop_->Post([loop = loop_.get(), max_spin] { loop->SetMaxSpin(max_spin); });
+  }
 
   // On the thread.
   DeviceEnvironment environment() { return {.loop = loop_.get(), .io = io_.get()}; }

@@ -55,6 +55,7 @@ LIBRARY_ONLY_IN = {
     "xentoollog.h": ("grants/native/", "tests/"),
     "xenstore.h": ("xenstore/", "tests/"),
     "libxlutil.h": ("xenstore/", "tests/"),
+    "systemd/sd-daemon.h": ("tools/vmsgd/", "tests/"),
 }
 
 INCLUDE = re.compile(r'\s*#\s*include\s*(["<])([^">]+)[">]')

@@ -274,5 +274,26 @@ TEST_F(EpollLoopTest, LoopThatMayNotSpinArmsAtOnce) {
   loop_->RemovePoller(&poller);
 }
 
+TEST_F(EpollLoopTest, ShowsOthersWhetherItSleepsOrHangs) {
+  std::latch inside{1}, release{1};
+  std::thread runner([&] { loop_->Run(); });
+  loop_->Post([&] {
+    inside.count_down();
+    release.wait();
+  });
+  inside.wait();
+  const LoopProgress hanging = loop_->progress();
+  EXPECT_FALSE(hanging.sleeping);
+  EXPECT_EQ(loop_->progress().turns, hanging.turns);
+  release.count_down();
+  while (!loop_->progress().sleeping) std::this_thread::yield();
+  std::latch again{1};
+  loop_->Post([&] { again.count_down(); });
+  again.wait();
+  EXPECT_GT(loop_->progress().turns, hanging.turns);
+  loop_->Stop();
+  runner.join();
+}
+
 }  // namespace
 }  // namespace vmsg::backend

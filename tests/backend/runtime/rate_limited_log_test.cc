@@ -3,6 +3,10 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include <string>
 
 namespace vmsg::backend {
 namespace {
@@ -56,6 +60,35 @@ TEST(Log, LinesAreCutAtALimit) {
   CaptureStderr();
   Log(LogLevel::kError, std::string(100'000, 'x'));
   EXPECT_LE(GetCapturedStderr().size(), 1025u);
+}
+
+TEST(Log, IsWrittenForWhoeverReadsIt) {
+  CaptureStderr();
+  SetLogging(LogLevel::kInfo, LogStyle::kJournal);
+  Log(LogLevel::kWarning, "for the journal");
+  SetLogging(LogLevel::kInfo, LogStyle::kTimed);
+  Log(LogLevel::kError, "with a time");
+  SetLogLevel(LogLevel::kError);
+  Log(LogLevel::kInfo, "left out");
+  SetLogging(LogLevel::kInfo, LogStyle::kPlain);
+  Log(LogLevel::kInfo, "alone");
+  EXPECT_THAT(GetCapturedStderr(),
+              ::testing::MatchesRegex("<4>for the journal\n20[0-9-]+T[0-9:.]+Z error: with a "
+                                      "time\nalone\n"));
+}
+
+TEST(Log, KnowsTheJournalByItsStream) {
+  CaptureStderr();  // a file of its own
+  struct stat file = {};
+  ASSERT_EQ(fstat(2, &file), 0);
+  setenv("JOURNAL_STREAM",
+         (std::to_string(file.st_dev) + ":" + std::to_string(file.st_ino)).c_str(), 1);
+  EXPECT_EQ(LogStyleOfStderr(), LogStyle::kJournal);
+  setenv("JOURNAL_STREAM", "1:2", 1);  // inherited, while stderr went elsewhere
+  EXPECT_EQ(LogStyleOfStderr(), LogStyle::kTimed);
+  unsetenv("JOURNAL_STREAM");
+  EXPECT_EQ(LogStyleOfStderr(), LogStyle::kTimed);
+  GetCapturedStderr();
 }
 
 }  // namespace

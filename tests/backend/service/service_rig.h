@@ -30,7 +30,7 @@ class ServiceRig : public ::testing::Test {
   static constexpr int kPatienceMs = 20'000;  // for what must happen; never for what must not
 
   void SetUp() override {
-    backend::SetLogging(backend::LogLevel::kError, false);
+    backend::SetLogging(backend::LogLevel::kError, backend::LogStyle::kPlain);
     auto xen = test::EmulatedXen::Start();
     ASSERT_TRUE(xen.ok()) << xen.status();
     xen_ = *std::move(xen);

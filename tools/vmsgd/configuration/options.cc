@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/vmsgd/configuration/options.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <thread>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+
+namespace vmsg {
+namespace {
+
+absl::StatusOr<uint32_t> Number(const std::string& text, uint32_t least, uint32_t most) {
+  uint32_t value = 0;
+  if (!absl::SimpleAtoi(text, &value) || value < least || value > most) {
+    return absl::InvalidArgumentError(absl::StrCat("a number from ", least, " to ", most));
+  }
+  return value;
+}
+
+absl::Status SetXen(const std::string& value, Arguments& arguments) {
+  arguments.xen = value;  // checked by OpenPlatform
+  return absl::OkStatus();
+}
+
+absl::Status SetIoThreads(const std::string& value, Arguments& arguments) {
+  absl::StatusOr<uint32_t> number = Number(value, 1, 64);
+  if (number.ok()) arguments.service.io_threads = *number;
+  return number.status();
+}
+
+absl::Status SetMaxWindowPages(const std::string& value, Arguments& arguments) {
+  // Past 65,536 in one window, gntdev's own limit has to be raised, too.
+  absl::StatusOr<uint32_t> number = Number(value, 1, 1u << 20);
+  if (number.ok()) arguments.service.max_window_pages = *number;
+  return number.status();
+}
+
+absl::Status SetSpin(const std::string& value, Arguments& arguments) {
+  absl::StatusOr<uint32_t> number = Number(value, 0, 10'000);
+  if (number.ok()) arguments.service.max_spin = absl::Microseconds(*number);
+  return number.status();
+}
+
+absl::Status SetTrace(const std::string& value, Arguments& arguments) {
+  arguments.service.trace_path = value;
+  return absl::OkStatus();
+}
+
+absl::Status SetLogLevel(const std::string& value, Arguments& arguments) {
+  constexpr std::pair<const char*, backend::LogLevel> kLevels[] = {
+      {"error", backend::LogLevel::kError},
+      {"warning", backend::LogLevel::kWarning},
+      {"info", backend::LogLevel::kInfo},
+      {"debug", backend::LogLevel::kDebug}};
+  for (const auto& [name, level] : kLevels) {
+    if (value != name) continue;
+    arguments.log_level = level;
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError("error, warning, info or debug");
+}
+
+absl::Status SetReadyFd(const std::string& value, Arguments& arguments) {
+  absl::StatusOr<uint32_t> number = Number(value, 0, std::numeric_limits<int>::max());
+  if (number.ok()) arguments.ready_fd = static_cast<int>(*number);
+  return number.status();
+}
+
+}  // namespace
+
+const std::vector<OptionRow>& OptionTable() {
+  static const auto* const table = new std::vector<OptionRow>{
+      {"xen", true, WhenChanged::kAtRestart, SetXen},
+      {"io-threads", true, WhenChanged::kAtRestart, SetIoThreads},
+      {"max-window-pages", true, WhenChanged::kAtReload, SetMaxWindowPages},
+      {"spin-us", true, WhenChanged::kAtReload, SetSpin},
+      {"trace", true, WhenChanged::kAtReload, SetTrace},
+      {"log-level", true, WhenChanged::kAtReload, SetLogLevel},
+      {"ready-fd", false, WhenChanged::kAtRestart, SetReadyFd},
+  };
+  return *table;
+}
+
+const OptionRow* FindOption(absl::string_view name) {
+  for (const OptionRow& row : OptionTable()) {
+    if (name == row.name) return &row;
+  }
+  return nullptr;
+}
+
+absl::StatusOr<Arguments> ArgumentsFrom(const Settings& settings) {
+  Arguments arguments;
+  // The control thread sleeps most of the time.
+  const unsigned processors = std::thread::hardware_concurrency();
+  arguments.service.io_threads = std::clamp(processors, 2u, 5u) - 1;
+  for (const Setting& setting : settings) {
+    const OptionRow* row = FindOption(setting.name);
+    if (row == nullptr) {
+      return absl::InvalidArgumentError(absl::StrCat(setting.place, ": no such option"));
+    }
+    if (absl::Status set = row->set(setting.value, arguments); !set.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat(setting.place, ": ", set.message()));
+    }
+  }
+  return arguments;
+}
+
+}  // namespace vmsg

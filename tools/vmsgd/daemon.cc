@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/vmsgd/daemon.h"
+
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "backend/runtime/rate_limited_log.h"
+
+namespace vmsg {
+namespace {
+
+using backend::Log;
+using backend::LogLevel;
+
+// A guest that connects and disconnects in a loop costs the manager no more lines than this allows.
+constexpr absl::Duration kStatusInterval = absl::Milliseconds(250);
+
+absl::StatusOr<backend::UniqueFd> TakeSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (int signal : {SIGTERM, SIGINT, SIGHUP, SIGUSR1}) sigaddset(&signals, signal);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+  backend::UniqueFd fd(signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
+  if (!fd) return absl::ErrnoToStatus(errno, "signalfd");
+  return fd;
+}
+
+// Each guest costs a few descriptors.
+void AllowAllDescriptors() {
+  rlimit files;
+  if (getrlimit(RLIMIT_NOFILE, &files) != 0) return;
+  files.rlim_cur = files.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &files);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const CommandLine& command_line,
+                                                      const Configuration& configuration) {
+  auto daemon = std::unique_ptr<Daemon>(new Daemon(command_line, configuration));
+  if (absl::Status prepared = daemon->Prepare(); !prepared.ok()) return prepared;
+  return daemon;
+}
+
+absl::Status Daemon::Prepare() {
+  const Arguments& arguments = configuration_.arguments;
+  backend::SetLogging(arguments.log_level, backend::LogStyleOfStderr());
+  absl::StatusOr<backend::UniqueFd> signals = TakeSignals();
+  if (!signals.ok()) return signals.status();
+  signals_ = *std::move(signals);
+  AllowAllDescriptors();
+
+  absl::StatusOr<std::unique_ptr<grants::Platform>> platform = grants::OpenPlatform(arguments.xen);
+  if (!platform.ok()) return platform.status();
+  platform_ = *std::move(platform);
+  loop_ = backend::NewEpollLoop(absl::ZeroDuration());
+  absl::StatusOr<std::unique_ptr<backend::Supervisor>> supervisor = backend::Supervisor::Start(
+      loop_.get(), *platform_, arguments.service, [this](absl::Status status) {
+        result_ = std::move(status);
+        loop_->Stop();
+      });
+  if (!supervisor.ok()) return supervisor.status();
+  supervisor_ = *std::move(supervisor);
+  supervisor_->OnChange([this] { StatusChanged(); });
+  return loop_->Watch(signals_.get(), EPOLLIN, [this](uint32_t) {
+    signalfd_siginfo info;
+    while (read(signals_.get(), &info, sizeof info) == sizeof info) OnSignal(info);
+  });
+}
+
+Daemon::~Daemon() {
+  watchdog_.reset();
+  supervisor_.reset();
+}
+
+absl::Status Daemon::Run() {
+  if (absl::Duration limit = Notifier::WatchdogLimit(); limit != absl::InfiniteDuration()) {
+    watchdog_.emplace(
+        loop_.get(), limit, [this] { return supervisor_->HangingThreads(); },
+        [this] { notifier_.Alive(); });
+  }
+  Log(LogLevel::kInfo, absl::StrCat("vmsgd: serving on ", platform_->name(), " with ",
+                                    configuration_.arguments.service.io_threads, " I/O threads"));
+  TellReady();
+  loop_->Run();
+  return result_;
+}
+
+void Daemon::TellReady() {
+  notifier_.Ready(StatusLine());
+  const int ready_fd = configuration_.arguments.ready_fd;
+  const absl::string_view text = "ready\n";
+  [[maybe_unused]] ssize_t written =
+      write(ready_fd >= 0 ? ready_fd : STDOUT_FILENO, text.data(), text.size());
+}
+
+void Daemon::OnSignal(const signalfd_siginfo& info) {
+  switch (info.ssi_signo) {
+    case SIGUSR1:
+      return supervisor_->LogCounters();
+    case SIGHUP:
+      return Reload();
+    default:
+      Log(LogLevel::kInfo, "vmsgd: stopping");
+      stopping_ = true;
+      notifier_.Stopping();
+      return supervisor_->Stop();
+  }
+}
+
+void Daemon::Reload() {
+  if (stopping_) return;
+  notifier_.Reloading();
+  absl::StatusOr<Configuration> next = Configure(command_line_);
+  if (next.ok()) {
+    Log(LogLevel::kInfo, absl::StrCat("reload: ", Apply(*next)));
+  } else {
+    Log(LogLevel::kError,
+        absl::StrCat("reload: refused, nothing is changed: ", next.status().message()));
+  }
+  notifier_.Ready(StatusLine());
+}
+
+std::string Daemon::Apply(const Configuration& next) {
+  std::vector<std::string> now, later;
+  for (const OptionRow* row : Changes(configuration_.settings, next.settings)) {
+    (row->changed == WhenChanged::kAtReload ? now : later).push_back(row->name);
+  }
+  backend::SetLogLevel(next.arguments.log_level);
+  // Also when nothing changed: the trace may have been renamed, to begin a new one.
+  if (absl::Status trace = supervisor_->Reconfigure(next.arguments.service); !trace.ok()) {
+    Log(LogLevel::kError, absl::StrCat("reload: ", trace.message()));
+  }
+  configuration_ = next;
+  std::string text =
+      now.empty() ? "nothing changed" : absl::StrCat("changed ", absl::StrJoin(now, ", "));
+  if (!later.empty()) {
+    absl::StrAppend(&text, "; takes effect at restart: ", absl::StrJoin(later, ", "));
+  }
+  return text;
+}
+
+std::string Daemon::StatusLine() const {
+  const backend::Supervisor::Summary summary = supervisor_->Summarize();
+  return absl::StrCat(summary.buses, " buses, ", summary.connected, " connected, ", summary.devices,
+                      " devices, ", summary.refused, " refused");
+}
+
+void Daemon::StatusChanged() {
+  if (status_timer_ != 0 || stopping_) return;
+  status_timer_ = loop_->RunAfter(kStatusInterval, [this] {
+    status_timer_ = 0;
+    if (!stopping_) notifier_.Status(StatusLine());
+  });
+}
+
+}  // namespace vmsg
