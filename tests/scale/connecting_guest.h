@@ -26,18 +26,19 @@ class ConnectingGuest {
   static constexpr uint32_t kRingOrder = 1;
   static constexpr long kGrants = 1 + (1 << kRingOrder) + kWindowPages + 1;
 
-  explicit ConnectingGuest(test::EmulatedXen& xen) {
+  explicit ConnectingGuest(test::EmulatedXen& xen, uint32_t window_pages = kWindowPages,
+                           uint32_t ring_order = kRingOrder) {
     domain_ = *xen.CreateDomain();
     platform_ = *xen.OpenPlatform(domain_);
     sharer_ = *platform_->OpenGrantSharer();
     events_ = *platform_->OpenEventChannels();
     interface_page_ = Share(1);
-    ring_pages_ = Share(1 << kRingOrder);
-    window_ = Share(kWindowPages);
-    directory_ = Share(1);
+    ring_pages_ = Share(size_t{1} << ring_order);
+    window_ = Share(window_pages);
+    directory_ = Share(grants::DirectoryPagesFor(window_pages));
     port_ = *events_->AllocateUnbound(0);
     EXPECT_TRUE(grants::WriteDirectory(window_.refs(), directory_.bytes(), directory_.refs()).ok());
-    interface().ring_order = kRingOrder;
+    interface().ring_order = ring_order;
     std::copy(ring_pages_.refs().begin(), ring_pages_.refs().end(), interface().ref);
   }
 
@@ -45,7 +46,6 @@ class ConnectingGuest {
   grants::EventPort port() const { return port_; }
   grants::GrantRef ring_ref() const { return interface_page_.refs().front(); }
   grants::GrantRef directory_ref() const { return directory_.refs().front(); }
-  const grants::SharedPages& window() const { return window_; }
 
   // As the frontend of a new connection: cursors at 0, a PING in the ring.
   void StartOver() {
