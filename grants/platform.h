@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "grants/domain_list.h"
 #include "grants/event_channels.h"
 #include "grants/grant_mapper.h"
 #include "grants/grant_sharer.h"
@@ -24,6 +25,8 @@ class Platform {
   virtual absl::StatusOr<std::unique_ptr<GrantMapper>> OpenGrantMapper() = 0;
   virtual absl::StatusOr<std::unique_ptr<GrantSharer>> OpenGrantSharer() = 0;
   virtual absl::StatusOr<std::unique_ptr<EventChannels>> OpenEventChannels() = 0;
+  // Only a control domain has one that answers: elsewhere this fails, or its List does.
+  virtual absl::StatusOr<std::unique_ptr<DomainList>> OpenDomainList() = 0;
 
   // The Unix socket of xenstored to give to xenstore::OpenStore; empty means libxenstore's own
   // default (the daemon's socket, then /dev/xen/xenbus).

@@ -10,6 +10,33 @@
 namespace vmsg::grants {
 namespace {
 
+class EmulatedDomainList final : public DomainList {
+ public:
+  explicit EmulatedDomainList(std::unique_ptr<emu::Connection> connection)
+      : connection_(std::move(connection)) {}
+
+  absl::StatusOr<std::vector<DomainInfo>> List() override {
+    absl::StatusOr<emu::Reply> reply = connection_->Call(emu::Operation::kListDomains, {});
+    if (!reply.ok()) return reply.status();
+    std::vector<emu::ListedDomain> listed;
+    if (absl::Status status =
+            reply->GetArray(0, reply->body.size() / sizeof(emu::ListedDomain), &listed);
+        !status.ok()) {
+      return status;
+    }
+    std::vector<DomainInfo> domains;
+    domains.reserve(listed.size());
+    for (const emu::ListedDomain& domain : listed) {
+      domains.push_back(
+          {.id = domain.id, .dying = domain.dying != 0, .shut_down = domain.shut_down != 0});
+    }
+    return domains;
+  }
+
+ private:
+  const std::unique_ptr<emu::Connection> connection_;
+};
+
 class EmulatedPlatform final : public Platform {
  public:
   explicit EmulatedPlatform(std::string directory) : directory_(std::move(directory)) {}
@@ -22,6 +49,11 @@ class EmulatedPlatform final : public Platform {
   }
   absl::StatusOr<std::unique_ptr<EventChannels>> OpenEventChannels() override {
     return emu::OpenEventChannels(directory_);
+  }
+  absl::StatusOr<std::unique_ptr<DomainList>> OpenDomainList() override {
+    auto connection = emu::Connection::Open(absl::StrCat(directory_, "/", emu::kHypervisorSocket));
+    if (!connection.ok()) return connection.status();
+    return std::make_unique<EmulatedDomainList>(*std::move(connection));
   }
   std::string store_socket() const override {
     return absl::StrCat(directory_, "/", emu::kStoreSocket);

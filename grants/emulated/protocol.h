@@ -28,7 +28,8 @@ enum class Operation : uint16_t {
   kQueryPeer = 8,
   kUnbind = 9,
   kOpenReleases = 10,
-  kCommand = 32,  // text in, text out; Dom0's socket only
+  kListDomains = 11,  // Dom0's socket only
+  kCommand = 32,      // text in, text out; Dom0's socket only
 };
 
 constexpr bool IsOneWay(Operation operation) {
@@ -112,6 +113,13 @@ struct PortReply {
   uint64_t peer_handle;  // 0: no peer
 };
 
+// The reply to kListDomains: as many as there are, by ascending domid.
+struct ListedDomain {
+  grants::DomainId id;
+  uint8_t dying;
+  uint8_t shut_down;
+};
+
 inline constexpr uint32_t kMaxFrameSize =
     sizeof(FrameHeader) + sizeof(MapRequest) + kMaxMapPages * sizeof(grants::GrantRef);
 inline constexpr uint32_t kMaxReplySize =
@@ -121,7 +129,7 @@ inline constexpr uint32_t kMaxCommandSize = 4096;
 
 static_assert(sizeof(FrameHeader) == 8 && sizeof(MapRequest) == 16 && sizeof(MapReply) == 24);
 static_assert(sizeof(ShareRequest) == 16 && sizeof(ShareReply) == 24 && sizeof(FrameRun) == 8);
-static_assert(sizeof(PortRequest) == 8 && sizeof(PortReply) == 24);
+static_assert(sizeof(PortRequest) == 8 && sizeof(PortReply) == 24 && sizeof(ListedDomain) == 4);
 
 inline constexpr char kHypervisorSocket[] = "hypervisor";
 inline constexpr char kStoreSocket[] = "xenstored";

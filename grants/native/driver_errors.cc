@@ -120,6 +120,21 @@ absl::Status EventError(int error, absl::string_view what) {
   }
 }
 
+absl::Status DomainListError(int error) {
+  const std::string text = absl::StrCat("ask Xen for its domains: ", ErrnoText(error));
+  switch (error) {
+    case EPERM:
+      return absl::PermissionDeniedError(absl::StrCat(text, "; only a control domain may"));
+    case EACCES:  // what Xen answers to another version of its interface
+      return absl::FailedPreconditionError(
+          absl::StrCat(text,
+                       "; libxenctrl is not of the running Xen's version: install the one "
+                       "that came with it"));
+    default:
+      return absl::UnavailableError(text);
+  }
+}
+
 absl::Status CheckDomain(DomainId domain) {
   if (domain < kFirstReservedDomain) return absl::OkStatus();
   return absl::InvalidArgumentError(

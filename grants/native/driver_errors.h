@@ -30,6 +30,10 @@ absl::Status ShareError(int error, DomainId domain, size_t pages, std::optional<
 // it is not for us. ResourceExhausted: out of ports.
 absl::Status EventError(int error, absl::string_view what);
 
+// Asking Xen for its domains. PermissionDenied: this is no control domain. FailedPrecondition: the
+// library and the hypervisor are of different versions.
+absl::Status DomainListError(int error);
+
 // InvalidArgument unless `domain` is a domain's number.
 absl::Status CheckDomain(DomainId domain);
 

@@ -20,6 +20,9 @@ class NativePlatform final : public Platform {
   absl::StatusOr<std::unique_ptr<EventChannels>> OpenEventChannels() override {
     return OpenNativeEventChannels();
   }
+  absl::StatusOr<std::unique_ptr<DomainList>> OpenDomainList() override {
+    return OpenNativeDomainList();
+  }
   std::string store_socket() const override { return ""; }
   std::string name() const override { return "native"; }
 };

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What is left when a process or a domain dies without a word.
+#include <algorithm>
 #include <cstring>
+#include <optional>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -111,6 +113,38 @@ TEST_P(DeathContract, EventsToADestroyedDomainAreNoError) {
   ASSERT_TRUE(xen_->DestroyGuest().ok());
   EXPECT_TRUE(backend->Notify(*bound).ok());
   EXPECT_TRUE(backend->Unbind(*bound).ok());
+}
+
+TEST_P(DeathContract, DomainIsListedUntilItIsGoneAndAsDyingWhileItsPagesAreMapped) {
+  auto domains = xen_->backend.platform->OpenDomainList();
+  ASSERT_TRUE(domains.ok()) << domains.status();
+  const auto guest = [&]() -> std::optional<grants::DomainInfo> {
+    auto listed = (*domains)->List();
+    EXPECT_TRUE(listed.ok()) << listed.status();
+    for (size_t i = 1; i < listed->size(); ++i) EXPECT_LT((*listed)[i - 1].id, (*listed)[i].id);
+    const auto found = std::find_if(listed->begin(), listed->end(), [&](const auto& domain) {
+      return domain.id == xen_->guest.id;
+    });
+    return found == listed->end() ? std::nullopt : std::optional(*found);
+  };
+  ASSERT_TRUE(guest().has_value());
+  EXPECT_FALSE(guest()->dying || guest()->shut_down);
+  auto mapper = Mapper();
+  auto peer = PeerProcess::Start(xen_->guest, Words("share", xen_->backend.id, {4}));
+  auto mapping = mapper->Map(xen_->guest.id, peer->answer(), Access::kReadWrite);
+  ASSERT_TRUE(mapping.ok()) << mapping.status();
+  ASSERT_TRUE(xen_->DestroyGuest().ok());
+  ASSERT_TRUE(guest().has_value());
+  EXPECT_TRUE(guest()->dying);
+  mapping->Reset();
+  EXPECT_EQ(*xen_->MappingsLeft(), 0);
+  EXPECT_FALSE(guest().has_value());
+}
+
+// A driver domain has to do without: it is told so.
+TEST_P(DeathContract, DomainsAreListedForAControlDomainOnly) {
+  auto domains = xen_->guest.platform->OpenDomainList();
+  EXPECT_FALSE(domains.ok() && (*domains)->List().ok());
 }
 
 }  // namespace

@@ -73,6 +73,12 @@ TEST(OpenError, NotAllowed) {
                absl::StatusCode::kPermissionDenied, {"root"});
 }
 
+TEST(DomainListError, NoControlDomainAndAnotherVersionAreToldApart) {
+  ExpectStatus(DomainListError(EPERM), absl::StatusCode::kPermissionDenied, {"control domain"});
+  ExpectStatus(DomainListError(EACCES), absl::StatusCode::kFailedPrecondition,
+               {"libxenctrl", "version"});
+}
+
 TEST(CheckDomain, OnlyNumbersOfDomains) {
   EXPECT_TRUE(CheckDomain(0).ok());
   EXPECT_TRUE(CheckDomain(0x7fef).ok());

@@ -53,6 +53,8 @@ TEST(NativePlatform, WithoutADriverTheErrorNamesDeviceAndModule) {
               AllOf(HasSubstr("/dev/xen/gntdev"), HasSubstr("modprobe xen_gntdev")));
   EXPECT_THAT(std::string((*platform)->OpenGrantSharer().status().message()),
               AllOf(HasSubstr("/dev/xen/gntalloc"), HasSubstr("modprobe xen_gntalloc")));
+  EXPECT_THAT(std::string((*platform)->OpenDomainList().status().message()),
+              AllOf(HasSubstr("/dev/xen/privcmd"), HasSubstr("modprobe xen_privcmd")));
   EXPECT_THAT(std::string((*platform)->OpenEventChannels().status().message()),
               AllOf(HasSubstr("/dev/xen/evtchn"), HasSubstr("modprobe xen_evtchn")));
 }

@@ -52,6 +52,7 @@ ONLY_IN = {
 LIBRARY_ONLY_IN = {
     "xengnttab.h": ("grants/native/", "tests/"),
     "xenevtchn.h": ("grants/native/", "tests/"),
+    "xenctrl.h": ("grants/native/", "tests/"),
     "xentoollog.h": ("grants/native/", "tests/"),
     "xenstore.h": ("xenstore/", "tests/"),
     "libxlutil.h": ("xenstore/", "tests/"),

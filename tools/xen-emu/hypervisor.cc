@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/xen-emu/hypervisor.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 
 namespace vmsg::emu {
@@ -60,6 +62,8 @@ absl::StatusOr<Answer> Hypervisor::Serve(OpenHandle& handle, Operation operation
       return OpenEvents(handle);
     case Operation::kOpenReleases:
       return OpenReleases(handle);
+    case Operation::kListDomains:
+      return ListDomains(handle);
     case Operation::kAllocateUnbound:
     case Operation::kBindInterdomain:
     case Operation::kQueryPeer:
@@ -201,6 +205,24 @@ void Hypervisor::DrainReleases() {
       Unmap(*handle, mapping);
     }
   }
+}
+
+absl::StatusOr<Answer> Hypervisor::ListDomains(const OpenHandle& handle) {
+  if (handle.domain->id != 0) {
+    return absl::PermissionDeniedError("Xen tells only a control domain which domains there are");
+  }
+  std::vector<ListedDomain> listed;
+  for (const std::shared_ptr<Domain>& domain : domains_.All()) {
+    listed.push_back({.id = domain->id,
+                      .dying = domain->state == Domain::State::kDying,
+                      .shut_down = domain->state == Domain::State::kShutDown});
+  }
+  // Zombies come last in the list of domains, but Xen answers by domid.
+  std::sort(listed.begin(), listed.end(),
+            [](const ListedDomain& a, const ListedDomain& b) { return a.id < b.id; });
+  Answer answer;
+  answer.AppendArray(listed.data(), listed.size());
+  return answer;
 }
 
 absl::StatusOr<Answer> Hypervisor::ServePort(OpenHandle& handle, Operation operation,

@@ -81,6 +81,7 @@ class Hypervisor {
   absl::StatusOr<Answer> Share(OpenHandle& handle, std::span<const std::byte> body);
   absl::StatusOr<Answer> OpenEvents(OpenHandle& handle);
   absl::StatusOr<Answer> OpenReleases(OpenHandle& handle);
+  absl::StatusOr<Answer> ListDomains(const OpenHandle& handle);
   absl::StatusOr<Answer> ServePort(OpenHandle& handle, Operation operation,
                                    std::span<const std::byte> body);
   absl::StatusOr<Answer> Describe(const OpenHandle& handle, grants::EventPort port);

@@ -91,6 +91,9 @@ class HookedPlatform final : public grants::Platform {
   absl::StatusOr<std::unique_ptr<grants::EventChannels>> OpenEventChannels() override {
     return real_->OpenEventChannels();
   }
+  absl::StatusOr<std::unique_ptr<grants::DomainList>> OpenDomainList() override {
+    return real_->OpenDomainList();
+  }
   std::string store_socket() const override { return real_->store_socket(); }
   std::string name() const override { return real_->name(); }
 
