@@ -97,10 +97,8 @@ void BusDiscovery::Mark(const WatchEvent& event) {
     absl::string_view below = event.path;
     if (absl::ConsumePrefix(&below, kRoot)) MarkBackend(below);
   } else if (event.token == kReleaseToken) {
-    for (auto it = buses_.begin(); it != buses_.end();
-         it = buses_.lower_bound({static_cast<uint16_t>(it->first.frontend + 1), 0, 0})) {
-      dirty_domains_.insert(it->first.frontend);
-    }
+    for (const uint16_t frontend : Frontends()) dirty_domains_.insert(frontend);
+    listener_->OnDomainReleased();
   } else if (event.token == kFrontendToken) {
     // /local/domain/<F>/device/virtio-msg/<id>/state, as we watch it.
     const std::vector<absl::string_view> parts = absl::StrSplit(event.path, '/');
@@ -202,6 +200,23 @@ void BusDiscovery::CheckDomain(uint16_t frontend) {
   }
 }
 
+std::vector<uint16_t> BusDiscovery::Frontends() const {
+  std::vector<uint16_t> frontends;
+  for (auto it = buses_.begin(); it != buses_.end();
+       it = buses_.lower_bound({static_cast<uint16_t>(it->first.frontend + 1), 0, 0})) {
+    frontends.push_back(it->first.frontend);
+  }
+  return frontends;
+}
+
+void BusDiscovery::EndDomain(uint16_t frontend) {
+  for (auto it = buses_.lower_bound({frontend, 0, 0});
+       it != buses_.end() && it->first.frontend == frontend; ++it) {
+    it->second.ended = true;
+    MarkBus(it->first);
+  }
+}
+
 bool BusDiscovery::DomainGone(uint16_t frontend) {
   // Where we may not ask, the domain counts as alive: its vanished nodes say the rest.
   absl::StatusOr<bool> introduced = store_->IsDomainIntroduced(frontend);
@@ -245,7 +260,7 @@ absl::Status BusDiscovery::ScanBus(const BusAddress& address, const Dirty& dirty
     if (known->second.domain_gone) known->second.domain_gone = DomainGone(address.frontend);
     absl::StatusOr<bool> online = Online(address);
     if (!online.ok()) return online.status();
-    view.online = *online && !known->second.domain_gone;
+    view.online = *online && !known->second.domain_gone && !known->second.ended;
     // Removed and made anew before we looked: the toolstack starts a bus at 1.
     if (view.online && !known->second.reported.online && view.ours == XenbusState::kInitialising) {
       Vanish(address);

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/container/btree_map.h"
 #include "absl/container/btree_set.h"
@@ -64,6 +65,8 @@ class BusListener {
                                const absl::Status& reason) = 0;
   // A directory below backend/virtio-msg that is no bus, or one bus too many. `path`: relative.
   virtual void OnBusRefused(const std::string& path, const absl::Status& reason) = 0;
+  // @releaseDomain: some domain, not always one of ours, was shut down or destroyed.
+  virtual void OnDomainReleased() {}
 };
 
 // Frontend and bus id come from the names of the backend's own directories, never from the value of
@@ -85,6 +88,12 @@ class BusDiscovery {
   absl::StatusOr<bool> Process();
 
   size_t bus_count() const { return buses_.size(); }
+  // Domains with a bus here, ascending.
+  std::vector<uint16_t> Frontends() const;
+  // Somebody who knows says that this domain is gone or dying, whatever the store shows: its buses
+  // are not wanted any more. Takes effect in the next Process, which is to be called soon. Called
+  // again, it makes up for events that were lost on the way.
+  void EndDomain(uint16_t frontend);
 
  private:
   enum class Progress : uint8_t { kServed, kRemoving, kForced };
@@ -102,7 +111,8 @@ class BusDiscovery {
   };
   struct Bus {
     BusView reported;
-    bool domain_gone = false;
+    bool domain_gone = false;  // as the store says
+    bool ended = false;        // as EndDomain said
     absl::btree_map<uint16_t, DeviceRecord> devices;
     absl::btree_set<std::string> refused;  // names below device/
   };

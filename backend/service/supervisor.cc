@@ -63,6 +63,17 @@ absl::StatusOr<std::unique_ptr<Supervisor>> Supervisor::Start(
       xenstore::BusDiscovery::Start(self->store_.get(), self.get(), *domain);
   if (!discovery.ok()) return discovery.status();
   self->discovery_ = *std::move(discovery);
+  self->domain_check_ = std::make_unique<DomainCheck>(
+      DomainCheck::Parts{.loop = loop,
+                         .workers = self->workers_.get(),
+                         .domains = platform.OpenDomainList(),
+                         .interval = options.domain_check_interval,
+                         .guests = [raw = self.get()] { return raw->discovery_->Frontends(); },
+                         .ended =
+                             [raw = self.get()](uint16_t guest) {
+                               raw->discovery_->EndDomain(guest);
+                               raw->ProcessLater();
+                             }});
   absl::Status watch =
       loop->Watch(self->store_->fd(), EPOLLIN, [raw = self.get()](uint32_t) { raw->Process(); });
   if (!watch.ok()) return watch;
@@ -74,6 +85,7 @@ Supervisor::~Supervisor() {
   *alive_ = false;
   if (stop_limit_ != 0) loop_->Cancel(stop_limit_);
   if (store_ != nullptr) loop_->Unwatch(store_->fd());
+  domain_check_.reset();
   discovery_.reset();
   buses_.clear();
   workers_.reset();
@@ -92,6 +104,7 @@ void Supervisor::ProcessLater() {
 void Supervisor::Process() {
   absl::StatusOr<bool> more = discovery_->Process();
   if (!more.ok()) return Finish(more.status());
+  domain_check_->SetNeeded(discovery_->bus_count() > 0);
   if (*more) ProcessLater();
   // Every change of a bus or a device is written to the store, and so comes by here.
   if (changed_ != nullptr) changed_();

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "backend/runtime/event_loop.h"
 #include "backend/service/bus_control.h"
+#include "backend/service/domain_check.h"
 #include "grants/platform.h"
 #include "xenstore/discovery.h"
 
@@ -24,6 +25,8 @@ struct ServiceOptions {
   uint32_t max_window_pages = 65536;
   absl::Duration max_spin = absl::Microseconds(50);
   std::string trace_path;  // empty: no trace
+  // How often Xen is asked which guests live, besides when it says that one ended. Zero: never.
+  absl::Duration domain_check_interval = absl::Seconds(30);
 };
 
 // Everything on the thread of `loop`, but for what I/O threads and workers do.
@@ -76,6 +79,7 @@ class Supervisor : private xenstore::BusListener {
   void OnDeviceRefused(const xenstore::BusAddress& bus, const std::string& name,
                        const absl::Status& reason) override;
   void OnBusRefused(const std::string& path, const absl::Status& reason) override;
+  void OnDomainReleased() override { domain_check_->Now(); }
 
   void Process();
   void ProcessLater();
@@ -99,6 +103,7 @@ class Supervisor : private xenstore::BusListener {
   absl::btree_map<uint16_t, std::weak_ptr<PageBudget>> budgets_;
   absl::btree_map<xenstore::BusAddress, std::unique_ptr<BusControl>> buses_;
   std::unique_ptr<xenstore::BusDiscovery> discovery_;
+  std::unique_ptr<DomainCheck> domain_check_;
 
   bool processing_later_ = false;
   bool stopping_ = false;

@@ -67,6 +67,10 @@ absl::StatusOr<Guest> AttachGuest(test::Machine& machine, int number) {
   return guest;
 }
 
+// The look at which guests live, every 30 s, may fall into the time measured: the control thread
+// and the worker that asks, each woken and asleep again.
+constexpr double kWakeUpsOfOneLook = 4;
+
 }  // namespace
 
 absl::StatusOr<std::vector<Figure>> Idle(const Options& options) {
@@ -103,7 +107,7 @@ absl::StatusOr<std::vector<Figure>> Idle(const Options& options) {
   return std::vector<Figure>{{absl::StrCat("memory of each of ", guests, " idle guests"), each,
                               "KiB", 100, 1, Figure::Kind::kAtMost},
                              {absl::StrCat("wake-ups of vmsgd in ", quiet.tv_sec, " s"), woken, "",
-                              1, 0, Figure::Kind::kAtMost}};
+                              1, kWakeUpsOfOneLook, Figure::Kind::kAtMost}};
 }
 
 }  // namespace vmsg::bench

@@ -139,6 +139,7 @@ absl::StatusOr<std::string> Commands::Fault(const Arguments& arguments) {
   if (name == "list" && count == 0) return ListFaults();
   if (name == "clear" && count == 0) {
     faults = Faults();
+    store_.LoseEvents(0, 0);
   } else if (name == "map-fail" && (count == 2 || count == 3) && times(2) > 0) {
     faults.rules.push_back({Faults::Kind::kMapFail, domain(), numbers[1], times(2)});
   } else if (name == "share-fail" && (count == 1 || count == 2) && times(1) > 0) {
@@ -148,6 +149,8 @@ absl::StatusOr<std::string> Commands::Fault(const Arguments& arguments) {
   } else if (name == "lose-events" && count == 3) {
     const absl::Status status = hypervisor_.LoseEvents(domain(), numbers[1], numbers[2]);
     if (!status.ok()) return status;
+  } else if (name == "store-lose" && count == 2) {
+    store_.LoseEvents(domain(), numbers[1]);
   } else if (name == "store-hold" && count == 0) {
     faults.store_held = true;
   } else if (name == "store-release" && count == 0) {

@@ -9,6 +9,7 @@
 //   lose-events <domid> <port> <n>     the next n events sent to that port are lost
 //   store-hold / store-release         the store answers nobody until released
 //   store-delay <ms>                   every turn of the store comes that much later; 0 ends it
+//   store-lose <domid> <n>             the next n watch events to that domain are lost
 //   list, clear
 #pragma once
 

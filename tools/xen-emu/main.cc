@@ -30,6 +30,7 @@ constexpr char kUsage[] =
     "faults: map-fail <domid> <entry> [times]    share-fail <domid> [times]\n"
     "        bind-fail <domid> [times]           lose-events <domid> <port> <n>\n"
     "        store-hold   store-release          store-delay <ms>\n"
+    "        store-lose <domid> <n>\n"
     "        list         clear\n"
     "options of serve:\n"
     "  --max-grant-frames N       512 grant references each, per domain (64)\n"

@@ -53,8 +53,7 @@ class ServiceRig : public ::testing::Test {
 
   void StartService() {
     loop_ = backend::NewEpollLoop(absl::ZeroDuration());
-    auto supervisor = backend::Supervisor::Start(loop_.get(), *platform_,
-                                                 {.io_threads = 1, .max_window_pages = 2048},
+    auto supervisor = backend::Supervisor::Start(loop_.get(), *platform_, service_options_,
                                                  [this](absl::Status status) {
                                                    stopped_ = std::move(status);
                                                    loop_->Stop();
@@ -120,6 +119,7 @@ class ServiceRig : public ::testing::Test {
     ASSERT_TRUE(xenstore::WriteState(*store_, bus.FrontendPath(), state).ok());
   }
 
+  backend::ServiceOptions service_options_ = {.io_threads = 1, .max_window_pages = 2048};
   std::unique_ptr<test::EmulatedXen> xen_;
   std::unique_ptr<HookedPlatform> platform_;
   std::unique_ptr<xenstore::Store> store_;  // the toolstack's

@@ -45,6 +45,12 @@ absl::Status SetSpin(const std::string& value, Arguments& arguments) {
   return number.status();
 }
 
+absl::Status SetCheckDomains(const std::string& value, Arguments& arguments) {
+  absl::StatusOr<uint32_t> number = Number(value, 0, 86'400);
+  if (number.ok()) arguments.service.domain_check_interval = absl::Seconds(*number);
+  return number.status();
+}
+
 absl::Status SetTrace(const std::string& value, Arguments& arguments) {
   arguments.service.trace_path = value;
   return absl::OkStatus();
@@ -78,6 +84,7 @@ const std::vector<OptionRow>& OptionTable() {
       {"io-threads", true, WhenChanged::kAtRestart, SetIoThreads},
       {"max-window-pages", true, WhenChanged::kAtReload, SetMaxWindowPages},
       {"spin-us", true, WhenChanged::kAtReload, SetSpin},
+      {"check-domains", true, WhenChanged::kAtRestart, SetCheckDomains},
       {"trace", true, WhenChanged::kAtReload, SetTrace},
       {"log-level", true, WhenChanged::kAtReload, SetLogLevel},
       {"ready-fd", false, WhenChanged::kAtRestart, SetReadyFd},

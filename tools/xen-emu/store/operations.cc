@@ -136,6 +136,10 @@ void Operations::FireSpecial(absl::string_view name) {
 
 void Operations::SendEvent(Session& session, absl::string_view path, absl::string_view token) {
   if (session.closing) return;
+  if (losing_ > 0 && session.domain == losing_domain_) {
+    --losing_;
+    return;
+  }
   Message event{.type = XS_WATCH_EVENT};
   event.payload = absl::StrCat(WithNul(path), WithNul(token));
   if (event.payload.size() > kPayloadLimit) return;

@@ -38,6 +38,11 @@ class Operations {
   bool ShutDown(uint16_t domain);
   bool IsIntroduced(uint32_t domain) const;
 
+  void LoseEvents(uint16_t domain, uint32_t count) {
+    losing_domain_ = domain;
+    losing_ = count;
+  }
+
   NodeStore& nodes() { return nodes_; }
   size_t watches() const;
   size_t transactions() const;
@@ -94,6 +99,8 @@ class Operations {
   NodeStore nodes_;
   std::map<std::string, Permissions> special_;  // who may watch @introduceDomain, @releaseDomain
   std::vector<Session*> sessions_;
+  uint16_t losing_domain_ = 0;
+  uint32_t losing_ = 0;  // events of that domain still to be lost
 };
 
 }  // namespace vmsg::emu::store

@@ -301,6 +301,10 @@ absl::Status StoreServer::Remove(absl::string_view path) {
   return ToStatus(error, path);
 }
 
+void StoreServer::LoseEvents(uint16_t domain, uint32_t count) {
+  impl_->operations().LoseEvents(domain, count);
+}
+
 StoreServer::Counts StoreServer::counts() const { return impl_->counts(); }
 
 }  // namespace vmsg::emu::store

@@ -80,6 +80,9 @@ class StoreServer {
   absl::Status SetPermissions(absl::string_view path, const std::vector<NodePermission>& entries);
   absl::Status Remove(absl::string_view path);
 
+  // A fault for tests: the next `count` watch events to this domain are lost. One domain at a time.
+  void LoseEvents(uint16_t domain, uint32_t count);
+
   struct Counts {
     size_t nodes, watches, transactions, connections, unread_bytes;
   };
