@@ -89,7 +89,7 @@ class FakeDomains : public grants::DomainList {
 class DomainCheckTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    backend::SetLogging(backend::LogLevel::kError, false);
+    backend::SetLogging(backend::LogLevel::kError, backend::LogStyle::kPlain);
     workers_.emplace();
     check_ = std::make_unique<backend::DomainCheck>(
         backend::DomainCheck::Parts{.loop = &loop_,
