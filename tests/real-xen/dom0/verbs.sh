@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+# What a scenario of tests/real-xen is written in; it runs in Dom0, in front of the scenario's text.
+# A scenario passes when it ends with status 0; any command that fails ends it.
+set -eEu -o pipefail
+shopt -s inherit_errexit
+exec 9>&1 # so that what failed is seen from inside $( ) too
+trap 'echo "FAILED at line $(scenario_line $LINENO "${BASH_LINENO[@]}"): $BASH_COMMAND" >&9' ERR
+trap 'status=$?; [ $status = 0 ] || diagnose; exit $status' EXIT
+
+CONSOLES=/var/log/xen/console
+VMSGD_LOG=/run/vmsgd.log
+
+say() { echo "== $*"; }
+fail() {
+  echo "FAILED at line $(scenario_line "${BASH_LINENO[@]}"): $*" >&9
+  exit 1
+}
+# The line of the scenario's file that bash is in, from its list of calls; VERBS are our lines.
+scenario_line() {
+  local line
+  for line; do
+    [ "$line" -le "$VERBS" ] || { echo $((line - VERBS)); return; }
+  done
+}
+
+# --- assertions
+
+expect_equal() { # WHAT GOT WANTED
+  [ "$2" = "$3" ] || fail "$1 is \"$2\", not \"$3\""
+}
+expect_contains() { # TEXT PART
+  [[ $1 == *"$2"* ]] || fail "\"$2\" is not in: $1"
+}
+# The command ends with another status than 0, and says PART.
+expect_refusal() { # PART COMMAND...
+  local part=$1 said
+  shift
+  if said=$("$@" 2>&1); then fail "$* was not refused: $said"; fi
+  expect_contains "$said" "$part"
+}
+# Polls until the command succeeds.
+wait_for() { # SECONDS COMMAND...
+  local deadline=$(($(date +%s) + $1))
+  shift
+  until "$@" >/dev/null 2>&1; do
+    [ "$(date +%s)" -le $deadline ] || fail "waited in vain for: $*"
+    usleep 50000
+  done
+}
+
+# --- guests
+
+# Boots a guest; returns when it takes commands. Its config is /etc/xen/NAME.cfg.
+make_guest() { # pv|pvh NAME MEMORY_MIB [LINES OF THE CONFIG]
+  write_config "$@"
+  xl create "/etc/xen/$2.cfg" >/dev/null
+  wait_guest "$2"
+}
+write_config() { # the same
+  cat >"/etc/xen/$2.cfg" <<CONFIG
+name = "$2"
+type = "$1"
+kernel = "/guest/vmlinux"
+ramdisk = "/guest/initramfs"
+memory = $3
+vcpus = 1
+extra = "console=hvc0 rdinit=/init quiet panic=-1"
+on_crash = "destroy"
+on_reboot = "destroy"
+${4:-}
+CONFIG
+}
+destroy_guest() { # NAME
+  xl destroy "$1"
+  rm -f "$CONSOLES/guest-$1.log"
+}
+wait_guest() { # NAME
+  wait_for 60 xenstore-exists "/local/domain/$(domid "$1")/data/ready"
+}
+domid() { xl domid "$1"; } # NAME
+
+# Runs a command line in the guest: its output, its status.
+in_guest() { # NAME COMMAND [SECONDS]
+  local log=$CONSOLES/guest-$1.log id said from deadline
+  id=$(cat /proc/sys/kernel/random/uuid)
+  from=$(stat -c %s "$log")
+  deadline=$(($(date +%s) + ${3:-60}))
+  xenstore-write -R "/local/domain/$(domid "$1")/data/command" "$id $2"
+  while :; do
+    said=$(tail -c "+$((from + 1))" "$log" | tr -d '\r')
+    [[ $said != *"@end $id "[0-9]* ]] || break
+    if [ "$(date +%s)" -gt $deadline ]; then
+      echo "$said"
+      fail "guest $1 did not end: $2"
+    fi
+    usleep 20000
+  done
+  said=${said#*"@begin $id"$'\n'}
+  local status=${said##*"@end $id "}
+  printf '%s' "${said%"@end $id "*}"
+  return "${status%%$'\n'*}"
+}
+
+# --- vmsgd
+
+start_vmsgd() { # [OPTION...]
+  local from
+  touch $VMSGD_LOG
+  from=$(stat -c %s $VMSGD_LOG)
+  vmsgd --log-level=debug "$@" >>$VMSGD_LOG 2>&1 &
+  VMSGD=$!
+  wait_for 20 vmsgd_is_ready "$from"
+}
+vmsgd_is_ready() { # BYTES OF AN OLDER LOG
+  kill -0 "$VMSGD" || fail "vmsgd ended"
+  tail -c "+$(($1 + 1))" $VMSGD_LOG | grep -qx ready
+}
+stop_vmsgd() {
+  kill -TERM "$VMSGD"
+  wait "$VMSGD" || fail "vmsgd ended with status $?"
+}
+
+# --- what must not be left over
+
+# Pages of a domain that other domains have mapped: entries of its grant table that Xen calls pinned,
+# but for the reserved ones (console and xenstore).
+mappings_of() { # DOMID
+  xl dmesg -c >/dev/null
+  xl debug-keys g
+  xl dmesg -c | awk -v domain="d$1" '
+    /grant-table for remote/ { for (i = 1; i <= NF; i++) if ($i ~ /^d[0-9]+$/) owner = $i }
+    owner == domain && match($0, /\[0x[0-9a-f]+\]/) {
+      if (strtonum_hex(substr($0, RSTART + 3, RLENGTH - 4)) >= 8) count++
+    }
+    function strtonum_hex(text,   i, value) {
+      for (i = 1; i <= length(text); i++) value = value * 16 + index("0123456789abcdef", substr(text, i, 1)) - 1
+      return value
+    }
+    END { print count + 0 }'
+}
+# A destroyed domain stays as (null) while something maps its pages.
+no_zombie() { ! xl list | grep -q -F '(null)'; }
+expect_no_zombie() { wait_for 2 no_zombie; }
+# Nodes of buses, in the directories of guests and backends.
+bus_nodes() { xenstore-ls -f | grep -c virtio-msg/ || true; }
+descriptors_of() { ls "/proc/$1/fd" | wc -l; } # PID
+
+# --- when it failed
+
+diagnose() {
+  trap - ERR
+  set +e
+  echo "--- domains"; xl list
+  echo "--- vmsgd's log"; tail -n 60 $VMSGD_LOG 2>/dev/null
+  for log in "$CONSOLES"/guest-*.log; do
+    [ ! -e "$log" ] || { echo "--- ${log##*/}"; tail -n 40 "$log"; }
+  done
+  echo "--- xl dmesg"; xl dmesg | tail -n 5
+}
