@@ -14,8 +14,11 @@ struct Section {
   const char* name;
   absl::StatusOr<std::vector<Figure>> (*run)(const Options&);
 };
-constexpr Section kSections[] = {
-    {"round-trip", RoundTrip}, {"block", Block}, {"mapping", Mapping}, {"idle", Idle}};
+constexpr Section kSections[] = {{"round-trip", RoundTrip},
+                                 {"block", Block},
+                                 {"mapping", Mapping},
+                                 {"idle", Idle},
+                                 {"event-storm", EventStorm}};
 
 int Main(const std::vector<std::string>& words) {
   bool json = false;
@@ -28,7 +31,7 @@ int Main(const std::vector<std::string>& words) {
       options.quick = true;
     } else if (word == "--help") {
       absl::PrintF(
-          "usage: vmsg-bench [--json] [--quick] [round-trip|block|mapping|idle]...\n"
+          "usage: vmsg-bench [--json] [--quick] [round-trip|block|mapping|idle|event-storm]...\n"
           "--json: one object a line with name, value, unit, reference, ratio\n");
       return 0;
     } else {

@@ -24,5 +24,8 @@ absl::StatusOr<std::vector<Figure>> Block(const Options& options);
 absl::StatusOr<std::vector<Figure>> Mapping(const Options& options);
 // Memory of vmsgd and its wake-ups with many attached, idle guests.
 absl::StatusOr<std::vector<Figure>> Idle(const Options& options);
+// Latencies of one guest while another raises events as fast as it can, against the same while that
+// one is merely busy; both on one I/O thread.
+absl::StatusOr<std::vector<Figure>> EventStorm(const Options& options);
 
 }  // namespace vmsg::bench
