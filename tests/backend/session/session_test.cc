@@ -209,6 +209,26 @@ TEST_F(SessionTest, BrokenRingIsReportedOnce) {
   EXPECT_THAT(log_->broken, ElementsAre(HasSubstr("prod")));
 }
 
+TEST_F(SessionTest, GuestThatIsAlwaysWrongGetsABurstOfLogLinesThenOneEachInterval) {
+  std::vector<std::byte> record(wire::kMaxMessageSize);
+  record.resize(*wire::Encode(wire::Profile::V1(), {0, 1}, wire::PingRequest{1}, record));
+  record[1] = std::byte{0x7f};  // an id of no message
+  ::testing::internal::CaptureStderr();
+  for (int i = 0; i < 10'000; ++i) {
+    ASSERT_TRUE(*to_->Push(record));
+    if (to_->Publish()) port_->handler();
+    EXPECT_TRUE(loop_.RunUntilIdle());
+  }
+  loop_.Advance(backend::RateLimitedLog::kInterval);
+  ASSERT_TRUE(*to_->Push(record));
+  if (to_->Publish()) port_->handler();
+  EXPECT_TRUE(loop_.RunUntilIdle());
+  const std::string text = ::testing::internal::GetCapturedStderr();
+  // The last line also says how many were swallowed.
+  EXPECT_LE(std::count(text.begin(), text.end(), '\n'), backend::RateLimitedLog::kBurst + 2);
+  EXPECT_THAT(text, HasSubstr("9990"));
+}
+
 TEST_F(SessionTest, EndGivesBackAllThatIsMapped) {
   SetStatus(2, wire::kStatusAcknowledge);
   Remove(2, /*force=*/false);
