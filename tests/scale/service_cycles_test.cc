@@ -42,7 +42,7 @@ struct Guest {
 class ServiceCyclesTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    backend::SetLogging(backend::LogLevel::kError, false);
+    backend::SetLogging(backend::LogLevel::kError, backend::LogStyle::kPlain);
     auto xen = test::EmulatedXen::Start();
     ASSERT_TRUE(xen.ok()) << xen.status();
     xen_ = *std::move(xen);
