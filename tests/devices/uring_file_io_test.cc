@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/io_uring.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <thread>
@@ -58,6 +62,28 @@ TEST_F(UringFileIoTest, MorePiecesThanOneCallTakes) {
   Await(read);
   EXPECT_EQ(read.result, 5000);
   EXPECT_EQ(bytes, TempDir::Content(path));
+}
+
+// What a guest that took over the process would like to do with a ring: a seccomp filter does not
+// see it.
+TEST_F(UringFileIoTest, ARingDoesNothingBesidesFileIo) {
+  const backend::UniqueFd fd = Open(dir_.File("f", 4096));
+  char byte = 0;
+  iovec piece{&byte, 1};
+  Operation read;
+  io_->Readv(&read, fd.get(), &piece, 1, 0);
+  Await(read);
+  int rings = 0;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+    std::error_code ignored;
+    if (std::filesystem::read_symlink(entry, ignored) != "anon_inode:[io_uring]") continue;
+    ++rings;
+    const int ring = std::stoi(entry.path().filename());
+    int none = -1;
+    EXPECT_EQ(syscall(__NR_io_uring_register, ring, IORING_REGISTER_FILES, &none, 1), -1);
+    EXPECT_EQ(errno, EACCES);
+  }
+  EXPECT_EQ(rings, 1);
 }
 
 TEST_F(UringFileIoTest, TheEndOfTheFileEndsARead) {

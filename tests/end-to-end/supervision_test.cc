@@ -234,5 +234,40 @@ TEST_F(SupervisionTest, LinesCarryThePriorityOnlyWhenTheyGoToTheJournal) {
               testing::ContainsRegex("^20[0-9-]+T[0-9:.]+Z info: vmsgd: serving on "));
 }
 
+// Lines of /proc/PID/task/TID/status, of each thread.
+std::vector<std::string> ThreadStatuses(pid_t pid) {
+  std::vector<std::string> statuses;
+  for (const auto& task :
+       std::filesystem::directory_iterator(absl::StrCat("/proc/", pid, "/task"))) {
+    statuses.push_back(Machine::Content(task.path() / "status"));
+  }
+  return statuses;
+}
+
+TEST_F(SupervisionTest, EveryThreadServesWithoutWhatItDoesNotNeed) {
+  Start({"--io-threads=2"});
+  auto guest = machine_->CreateGuest("g1", {"type=rng"});  // has a worker started, too
+  ASSERT_TRUE(guest.ok()) << guest.status();
+  if (absl::StrContains(machine_->service_log(), "sandbox: OFF, this is a build with sanitizers")) {
+    GTEST_SKIP() << "built with sanitizers";
+  }
+  const auto statuses = ThreadStatuses(machine_->service().pid());
+  EXPECT_GE(statuses.size(), 4u);  // and libxenstore's
+  for (const std::string& status : statuses) {
+    EXPECT_THAT(status, HasSubstr("Seccomp:\t2"));
+    EXPECT_THAT(status, HasSubstr("NoNewPrivs:\t1"));
+    EXPECT_THAT(status, testing::ContainsRegex("CapEff:\t000000000000000[02]\n"));
+    EXPECT_THAT(status, testing::ContainsRegex("CapPrm:\t000000000000000[02]\n"));
+  }
+}
+
+TEST_F(SupervisionTest, RunningWithoutASandboxIsSaidLoudly) {
+  Start({"--sandbox=off"});
+  EXPECT_THAT(machine_->service_log(), HasSubstr("warning: sandbox: OFF"));
+  for (const std::string& status : ThreadStatuses(machine_->service().pid())) {
+    EXPECT_THAT(status, HasSubstr("Seccomp:\t0"));
+  }
+}
+
 }  // namespace
 }  // namespace vmsg::test

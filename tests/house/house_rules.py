@@ -30,6 +30,7 @@ MAY_INCLUDE = {
     "xenstore": ("xenstore/",),
     # What runs for a guest is given opened resources: it reads no store and opens no platform.
     "backend": ("backend/", "virtio-msg/", "grants/"),
+    "backend/sandbox": ("backend/sandbox/",),
     "backend/service": DEVICE_SIDE,
     "backend/virtqueue": ("backend/virtqueue/", "grants/window.h") + VIRTIO_LAYOUTS,
     "backend/devices": ("backend/devices/", "backend/virtqueue/", "backend/runtime/",
@@ -56,6 +57,8 @@ LIBRARY_ONLY_IN = {
     "xentoollog.h": ("grants/native/", "tests/"),
     "xenstore.h": ("xenstore/", "tests/"),
     "libxlutil.h": ("xenstore/", "tests/"),
+    "seccomp.h": ("backend/sandbox/", "tests/"),
+    "sys/capability.h": ("backend/sandbox/", "tests/"),
     "systemd/sd-daemon.h": ("tools/vmsgd/", "tests/"),
 }
 

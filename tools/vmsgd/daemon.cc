@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "backend/runtime/rate_limited_log.h"
+#include "backend/sandbox/sandbox.h"
 
 namespace vmsg {
 namespace {
@@ -41,6 +42,11 @@ void AllowAllDescriptors() {
   setrlimit(RLIMIT_NOFILE, &files);
 }
 
+absl::Status NoSandbox(const absl::Status& why) {
+  return absl::FailedPreconditionError(absl::StrCat(
+      "sandbox: ", why.message(), "; --sandbox=off runs without one, at the host's risk"));
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const CommandLine& command_line,
@@ -57,6 +63,17 @@ absl::Status Daemon::Prepare() {
   if (!signals.ok()) return signals.status();
   signals_ = *std::move(signals);
   AllowAllDescriptors();
+  // Before there are threads; what is opened below is this user's own.
+  const bool sandbox = arguments.sandbox && backend::SandboxIsAvailable();
+  if (sandbox) {
+    if (absl::Status shed = backend::ShedPrivileges(); !shed.ok()) return NoSandbox(shed);
+  } else {
+    Log(LogLevel::kWarning,
+        absl::StrCat(
+            "sandbox: OFF, ",
+            arguments.sandbox ? "this is a build with sanitizers" : "as --sandbox=off says",
+            ": a guest that takes over this process has all that its user has"));
+  }
 
   absl::StatusOr<std::unique_ptr<grants::Platform>> platform = grants::OpenPlatform(arguments.xen);
   if (!platform.ok()) return platform.status();
@@ -70,6 +87,11 @@ absl::Status Daemon::Prepare() {
   if (!supervisor.ok()) return supervisor.status();
   supervisor_ = *std::move(supervisor);
   supervisor_->OnChange([this] { StatusChanged(); });
+  if (sandbox) {
+    if (absl::Status restricted = backend::RestrictSystemCalls(); !restricted.ok()) {
+      return NoSandbox(restricted);
+    }
+  }
   return loop_->Watch(signals_.get(), EPOLLIN, [this](uint32_t) {
     signalfd_siginfo info;
     while (read(signals_.get(), &info, sizeof info) == sizeof info) OnSignal(info);

@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -33,6 +34,8 @@ constexpr unsigned kPreferredFlags = IORING_SETUP_CQSIZE | IORING_SETUP_R_DISABL
                                      IORING_SETUP_TASKRUN_FLAG;
 constexpr unsigned kSecondFlags = IORING_SETUP_CQSIZE | IORING_SETUP_R_DISABLED |
                                   IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG;
+constexpr uint8_t kAllowedOperations[] = {IORING_OP_READ, IORING_OP_READV, IORING_OP_WRITE,
+                                          IORING_OP_WRITEV, IORING_OP_FSYNC};
 constexpr unsigned kPlainFlags = IORING_SETUP_CQSIZE | IORING_SETUP_R_DISABLED;
 
 class UringFileIo final : public AsyncFileIo, public Poller {
@@ -71,6 +74,20 @@ class UringFileIo final : public AsyncFileIo, public Poller {
           error == EPERM ? " (see kernel.io_uring_disabled and the seccomp filter)" : ""));
     }
     initialised_ = true;
+    // A seccomp filter does not see what goes through a ring, so the ring has a limit of its own.
+    // Kernels before 5.10 know none.
+    io_uring_restriction allowed[std::size(kAllowedOperations)] = {};
+    for (size_t i = 0; i < std::size(allowed); ++i) {
+      allowed[i].opcode = IORING_RESTRICTION_SQE_OP;
+      allowed[i].sqe_op = kAllowedOperations[i];
+    }
+    // liburing 2.3 declares a function for it and does not export it.
+    if (syscall(__NR_io_uring_register, ring_.ring_fd, IORING_REGISTER_RESTRICTIONS, allowed,
+                std::size(allowed)) < 0 &&
+        errno != EINVAL) {
+      return absl::UnavailableError(
+          absl::StrCat("io_uring refuses to be restricted: ", std::strerror(errno)));
+    }
     event_fd_ = UniqueFd(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
     if (!event_fd_) return absl::ResourceExhaustedError("no eventfd: too many open files");
     if (const int code = io_uring_register_eventfd(&ring_, event_fd_.get()); code < 0) {

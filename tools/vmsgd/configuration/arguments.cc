@@ -46,6 +46,8 @@ const char* HelpText() {
          "                         0: only when xenstore says that a domain ended\n"
          "  --trace=FILE           write every message to FILE, for vmsg-decode\n"
          "  --log-level=error|warning|info|debug   default info\n"
+         "  --sandbox=on|off       give up privileges and system calls after the start; default "
+         "on\n"
          "  --ready-fd=FD          write \"ready\" to FD, not to standard output\n"
          "  --help\n"
          "\n"

@@ -76,6 +76,12 @@ absl::Status SetReadyFd(const std::string& value, Arguments& arguments) {
   return number.status();
 }
 
+absl::Status SetSandbox(const std::string& value, Arguments& arguments) {
+  if (value != "on" && value != "off") return absl::InvalidArgumentError("on or off");
+  arguments.sandbox = value == "on";
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 const std::vector<OptionRow>& OptionTable() {
@@ -87,6 +93,7 @@ const std::vector<OptionRow>& OptionTable() {
       {"check-domains", true, WhenChanged::kAtRestart, SetCheckDomains},
       {"trace", true, WhenChanged::kAtReload, SetTrace},
       {"log-level", true, WhenChanged::kAtReload, SetLogLevel},
+      {"sandbox", true, WhenChanged::kAtRestart, SetSandbox},
       {"ready-fd", false, WhenChanged::kAtRestart, SetReadyFd},
   };
   return *table;

@@ -27,6 +27,7 @@ struct Arguments {
   backend::ServiceOptions service;
   backend::LogLevel log_level = backend::LogLevel::kInfo;
   int ready_fd = -1;
+  bool sandbox = true;
 };
 
 enum class WhenChanged { kAtRestart, kAtReload };
