@@ -78,6 +78,10 @@ absl::StatusOr<std::unique_ptr<Supervisor>> Supervisor::Start(
       loop->Watch(self->store_->fd(), EPOLLIN, [raw = self.get()](uint32_t) { raw->Process(); });
   if (!watch.ok()) return watch;
   self->ProcessLater();
+  absl::StatusOr<std::vector<std::unique_ptr<StoreThread>>> toolstack =
+      StartToolstackThreads(platform, options.toolstack, *domain);
+  if (!toolstack.ok()) return toolstack.status();
+  self->toolstack_ = *std::move(toolstack);
   return self;
 }
 
@@ -85,6 +89,7 @@ Supervisor::~Supervisor() {
   *alive_ = false;
   if (stop_limit_ != 0) loop_->Cancel(stop_limit_);
   if (store_ != nullptr) loop_->Unwatch(store_->fd());
+  toolstack_.clear();
   domain_check_.reset();
   discovery_.reset();
   buses_.clear();

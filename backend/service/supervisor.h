@@ -13,6 +13,7 @@
 #include "backend/runtime/event_loop.h"
 #include "backend/service/bus_control.h"
 #include "backend/service/domain_check.h"
+#include "backend/service/toolstack/toolstack_threads.h"
 #include "grants/platform.h"
 #include "xenstore/discovery.h"
 
@@ -27,6 +28,7 @@ struct ServiceOptions {
   std::string trace_path;  // empty: no trace
   // How often Xen is asked which guests live, besides when it says that one ended. Zero: never.
   absl::Duration domain_check_interval = absl::Seconds(30);
+  ToolstackOptions toolstack;
 };
 
 // Everything on the thread of `loop`, but for what I/O threads and workers do.
@@ -104,6 +106,7 @@ class Supervisor : private xenstore::BusListener {
   absl::btree_map<xenstore::BusAddress, std::unique_ptr<BusControl>> buses_;
   std::unique_ptr<xenstore::BusDiscovery> discovery_;
   std::unique_ptr<DomainCheck> domain_check_;
+  std::vector<std::unique_ptr<StoreThread>> toolstack_;
 
   bool processing_later_ = false;
   bool stopping_ = false;

@@ -35,7 +35,9 @@ Machine::~Machine() {
 }
 
 absl::Status Machine::StartService() {
-  std::vector<std::string> command = {VMSGD_PROGRAM, absl::StrCat("--xen=", xen_->XenOption(0))};
+  // Not this machine's own configs, unless a test has some.
+  std::vector<std::string> command = {VMSGD_PROGRAM, absl::StrCat("--xen=", xen_->XenOption(0)),
+                                      "--config-dir="};
   command.insert(command.end(), service_options_.begin(), service_options_.end());
   absl::StatusOr<ChildProcess> service = ChildProcess::Start(command, log_path());
   if (!service.ok()) return service.status();

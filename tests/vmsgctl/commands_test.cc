@@ -155,6 +155,12 @@ TEST_F(VmsgctlTest, ConfigNamesDomainAndDevices) {
   EXPECT_EQ(Run({"attach", "--config", path, "g2"}), kExitDone) << err();
   EXPECT_TRUE(tree_.Has("/local/domain/0/backend/virtio-msg/6/0/device/9/type"));
 
+  EXPECT_EQ(Run({"attach", "--config", path}), kExitRefused);
+  EXPECT_THAT(err(), AllOf(HasSubstr(path), HasSubstr("already"), HasSubstr("detach")));
+  EXPECT_EQ(Run({"list"}), kExitDone);
+  EXPECT_THAT(out(), AllOf(HasSubstr("CONFIG"), HasSubstr(path), HasSubstr("attached")));
+  ASSERT_EQ(Run({"detach", "g1", "all"}), kExitDone);
+
   std::ofstream(path) << "name = \"g1\"\nvirtio_msg = [ \"type=rng\", \"type=nonsense\" ]\n";
   EXPECT_EQ(Run({"attach", "--config", path}), kExitRefused);
   EXPECT_THAT(err(), AllOf(HasSubstr(path), HasSubstr("virtio_msg[1]"), HasSubstr("is no type")));
@@ -237,6 +243,17 @@ TEST_F(VmsgctlTest, ListShowsWhatTheStoreSays) {
   EXPECT_EQ(Run({"list"}), kExitDone);
   EXPECT_THAT(out(), AllOf(HasSubstr("error: the disk"), HasSubstr("Unknown / InitWait"),
                            Not(HasSubstr("\x1b"))));
+}
+
+TEST_F(VmsgctlTest, ListShowsWhatBecameOfAConfigAlsoWithoutABus) {
+  tree_.Set("/libxl/5/virtio-msg/config", "/etc/xen/g1.cfg");
+  tree_.Set("/libxl/5/virtio-msg/error", "virtio_msg[0]: key \"pth\" is unknown");
+  EXPECT_EQ(Run({"list"}), kExitDone);
+  EXPECT_THAT(out(), AllOf(HasSubstr("g1 (5)"), HasSubstr("/etc/xen/g1.cfg"),
+                           HasSubstr("error: virtio_msg[0]")));
+  EXPECT_EQ(Run({"list", "--json"}), kExitDone);
+  EXPECT_THAT(out(), AllOf(HasSubstr(R"("config": "/etc/xen/g1.cfg")"),
+                           HasSubstr(R"("config_error": "virtio_msg[0])")));
 }
 
 TEST_F(VmsgctlTest, ListAsJson) {

@@ -155,12 +155,15 @@ void MemoryTree::CreateDomain(uint16_t domain, const std::string& name) {
   nodes_[path + "/device"] = {"", readable};
   nodes_[path + "/error"] = {"", own};
   nodes_[path + "/backend"] = {"", own};
+  nodes_.try_emplace("/libxl", Node{"", {{0, Access::kNone}}});
+  nodes_[absl::StrCat("/libxl/", domain)] = {"", {{0, Access::kNone}}};
   introduced_.insert(domain);
   Fire("@introduceDomain");
 }
 
 void MemoryTree::DestroyDomain(uint16_t domain) {
   Erase(absl::StrCat("/local/domain/", domain));
+  Erase(absl::StrCat("/libxl/", domain));
   introduced_.erase(domain);
   Fire("@releaseDomain");
 }
@@ -318,6 +321,7 @@ absl::StatusOr<std::vector<WatchEvent>> MemoryStore::TakeWatchEvents(size_t max)
 
 absl::StatusOr<bool> MemoryStore::IsDomainIntroduced(uint16_t domain) {
   if (tree_->lost_) return absl::UnavailableError("the connection is lost");
+  if (domain_ != 0) return absl::PermissionDeniedError("only a control domain may ask");
   return tree_->introduced_.contains(domain);
 }
 

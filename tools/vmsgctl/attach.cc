@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <filesystem>
 #include <utility>
 #include <vector>
 
 #include "absl/container/btree_map.h"
-#include "absl/container/btree_set.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "tools/vmsgctl/commands.h"
@@ -12,8 +12,10 @@
 #include "tools/vmsgctl/waiting.h"
 #include "xenstore/bus_offer.h"
 #include "xenstore/text_value.h"
+#include "xenstore/toolstack/attachment.h"
 #include "xenstore/toolstack/bus_creation.h"
 #include "xenstore/toolstack/device_entry.h"
+#include "xenstore/toolstack/domain_names.h"
 #include "xenstore/toolstack/xl_config.h"
 
 namespace vmsg::ctl {
@@ -22,35 +24,21 @@ namespace {
 using xenstore::BusAddress;
 using xenstore::Store;
 
-// One entry on its way into the store.
-struct Item {
-  std::string label;  // as the administrator wrote it, and where
-  xenstore::DeviceEntry entry;
-  uint16_t number = 0;
-};
+using xenstore::AttachItem;
+using xenstore::AttachPlan;
 
-struct Plan {
-  uint16_t frontend = 0;
-  uint16_t backend = 0;
-  std::string domain_label;
-  absl::btree_map<uint32_t, std::vector<Item>> buses;
-};
-
-absl::Status EntryError(const Item& item, absl::string_view reason) {
-  return absl::InvalidArgumentError(absl::StrCat(item.label, ": ", reason));
-}
-
-absl::StatusOr<std::vector<Item>> ReadEntries(const Arguments& arguments,
-                                              std::optional<std::string>& domain,
-                                              std::optional<std::string>& backend) {
-  std::vector<Item> items;
+absl::StatusOr<std::vector<AttachItem>> ReadEntries(const Arguments& arguments,
+                                                    std::optional<std::string>& domain,
+                                                    std::optional<std::string>& backend) {
+  std::vector<AttachItem> items;
   if (!arguments.config.has_value()) {
     for (const std::string& text : arguments.entries) {
       absl::StatusOr<xenstore::DeviceEntry> entry = xenstore::ParseDeviceEntry(text);
-      Item item{absl::StrCat("entry ", xenstore::Quoted(text)), {}, 0};
-      if (!entry.ok()) return EntryError(item, entry.status().message());
-      item.entry = *std::move(entry);
-      items.push_back(std::move(item));
+      const std::string label = absl::StrCat("entry ", xenstore::Quoted(text));
+      if (!entry.ok()) {
+        return absl::InvalidArgumentError(absl::StrCat(label, ": ", entry.status().message()));
+      }
+      items.push_back({label, *std::move(entry), 0});
     }
     return items;
   }
@@ -58,11 +46,7 @@ absl::StatusOr<std::vector<Item>> ReadEntries(const Arguments& arguments,
   if (!config.ok()) return config.status();
   if (!domain.has_value()) domain = config->name;
   if (!backend.has_value()) backend = config->backend;
-  for (size_t i = 0; i < config->entries.size(); ++i) {
-    items.push_back({absl::StrCat(*arguments.config, ": virtio_msg[", i, "] ",
-                                  xenstore::Quoted(config->texts[i])),
-                     config->entries[i], 0});
-  }
+  items = xenstore::ItemsOfConfig(*arguments.config, *config);
   if (items.empty()) {
     return absl::NotFoundError(absl::StrCat(
         *arguments.config, ": there is no virtio_msg = [ ... ] in it: nothing to attach"));
@@ -70,63 +54,25 @@ absl::StatusOr<std::vector<Item>> ReadEntries(const Arguments& arguments,
   return items;
 }
 
-// Numbers as given, then the lowest free ones. Refuses a number that is taken before anything is
-// written.
-absl::Status AssignNumbers(Store& store, const BusAddress& bus, std::vector<Item>& items) {
-  absl::StatusOr<std::vector<uint16_t>> existing = xenstore::ListDevices(store, bus);
-  if (!existing.ok()) return existing.status();
-  const absl::btree_set<uint16_t> attached(existing->begin(), existing->end());
-  absl::btree_set<uint16_t> used = attached;
-  for (Item& item : items) {
-    if (!item.entry.number.has_value()) continue;
-    item.number = *item.entry.number;
-    if (used.insert(item.number).second) continue;
-    return EntryError(
-        item, absl::StrCat("key \"num\": device ", item.number, " of bus ", bus.id,
-                           attached.contains(item.number)
-                               ? " is attached already; detach it first, or take another number"
-                               : " is given twice"));
-  }
-  uint32_t next = 0;
-  for (Item& item : items) {
-    if (item.entry.number.has_value()) continue;
-    while (next <= UINT16_MAX && used.contains(static_cast<uint16_t>(next))) ++next;
-    if (next > UINT16_MAX) return EntryError(item, "no device number is free");
-    item.number = static_cast<uint16_t>(next++);
-  }
-  return absl::OkStatus();
-}
-
-absl::StatusOr<Plan> MakePlan(const Arguments& arguments, Store& store) {
+absl::StatusOr<AttachPlan> MakePlan(const Arguments& arguments, Store& store) {
   std::optional<std::string> domain = arguments.domain;
   std::optional<std::string> backend = arguments.backend;
-  absl::StatusOr<std::vector<Item>> items = ReadEntries(arguments, domain, backend);
+  absl::StatusOr<std::vector<AttachItem>> items = ReadEntries(arguments, domain, backend);
   if (!items.ok()) return items.status();
   if (!domain.has_value()) {
     return absl::InvalidArgumentError(absl::StrCat(
         *arguments.config, ": there is no name in it; give the domain on the command line"));
   }
-  Plan plan;
-  absl::StatusOr<uint16_t> frontend = FindDomain(store, *domain);
+  absl::StatusOr<uint16_t> frontend = xenstore::FindDomain(store, *domain);
   if (!frontend.ok()) return frontend.status();
-  plan.frontend = *frontend;
-  plan.domain_label = DomainLabel(store, plan.frontend);
   absl::StatusOr<uint16_t> at =
-      backend.has_value() ? FindDomain(store, *backend) : xenstore::OwnDomain(store);
+      backend.has_value() ? xenstore::FindDomain(store, *backend) : xenstore::OwnDomain(store);
   if (!at.ok()) return at.status();
-  plan.backend = *at;
-  for (Item& item : *items) plan.buses[item.entry.bus].push_back(std::move(item));
-  for (auto& [id, of_bus] : plan.buses) {
-    if (absl::Status status = AssignNumbers(store, {plan.frontend, plan.backend, id}, of_bus);
-        !status.ok()) {
-      return status;
-    }
-  }
-  return plan;
+  return xenstore::PlanAttachment(store, *frontend, *at, *std::move(items));
 }
 
 // What vmsgd answered, or that it did not.
-absl::Status AwaitAnswer(Store& store, const BusAddress& bus, const Item& item,
+absl::Status AwaitAnswer(Store& store, const BusAddress& bus, const AttachItem& item,
                          absl::Duration timeout) {
   DeviceFacts device;
   absl::StatusOr<bool> answered =
@@ -164,28 +110,19 @@ void RemoveEmptyBus(Store& store, const BusAddress& bus, bool vmsgd_answers,
   xenstore::RemoveBus(store, bus).IgnoreError();
 }
 
-// Exit status of one bus's entries.
-int AttachToBus(Store& store, const Plan& plan, const BusAddress& bus,
-                const std::vector<Item>& items, absl::Duration timeout, Console console) {
-  std::vector<xenstore::DeviceNodesToWrite> devices;
-  devices.reserve(items.size());
-  for (const Item& item : items) {
-    devices.push_back({item.number, item.entry.type, item.entry.keys});
-  }
-  absl::StatusOr<xenstore::DeviceCreation> creation = xenstore::AddDevices(store, bus, devices);
-  if (!creation.ok()) {
-    console.err << "vmsgctl: " << creation.status().message() << "\n";
-    return kExitRefused;
-  }
+// Waits for the answers to one bus's entries; exit status.
+int AwaitBus(Store& store, const std::string& domain_label, const BusAddress& bus,
+             const std::vector<AttachItem>& items, bool created_bus, absl::Duration timeout,
+             Console console) {
   int exit = kExitDone;
   bool vmsgd_answers = false;
-  for (const Item& item : items) {
+  for (const AttachItem& item : items) {
     // When there was no answer to the first, the others have had their time as well.
     const bool silent = exit != kExitDone && !vmsgd_answers;
     absl::Status answer = AwaitAnswer(store, bus, item, silent ? absl::ZeroDuration() : timeout);
     vmsgd_answers = vmsgd_answers || !absl::IsDeadlineExceeded(answer);
     if (answer.ok()) {
-      console.out << plan.domain_label << ": bus " << bus.id << " device " << item.number << " ("
+      console.out << domain_label << ": bus " << bus.id << " device " << item.number << " ("
                   << item.entry.type << ") attached\n";
       continue;
     }
@@ -193,24 +130,40 @@ int AttachToBus(Store& store, const Plan& plan, const BusAddress& bus,
     xenstore::RemoveDevice(store, bus, item.number).IgnoreError();
     exit = kExitRefused;
   }
-  if (exit != kExitDone && creation->created_bus) {
+  if (exit != kExitDone && created_bus) {
     RemoveEmptyBus(store, bus, vmsgd_answers, timeout);
   }
   return exit;
 }
 
+// From anywhere the same file. Empty: the entries are from the command line.
+std::string ConfigPath(const Arguments& arguments) {
+  if (!arguments.config.has_value()) return "";
+  std::error_code failed;
+  const std::filesystem::path path = std::filesystem::absolute(*arguments.config, failed);
+  return failed ? *arguments.config : path.string();
+}
+
 }  // namespace
 
 int Attach(const Arguments& arguments, Store& store, Console console) {
-  absl::StatusOr<Plan> plan = MakePlan(arguments, store);
+  absl::StatusOr<AttachPlan> plan = MakePlan(arguments, store);
+  absl::StatusOr<absl::btree_map<uint32_t, xenstore::DeviceCreation>> created =
+      absl::CancelledError();
   if (!plan.ok()) {
-    console.err << "vmsgctl: " << plan.status().message() << "\n";
+    created = plan.status();
+  } else {
+    created = xenstore::WriteAttachment(store, *plan, ConfigPath(arguments));
+  }
+  if (!created.ok()) {
+    console.err << "vmsgctl: " << created.status().message() << "\n";
     return kExitRefused;
   }
+  const std::string domain_label = xenstore::DomainLabel(store, plan->frontend);
   int exit = kExitDone;
   for (const auto& [id, items] : plan->buses) {
-    exit = std::max(exit, AttachToBus(store, *plan, {plan->frontend, plan->backend, id}, items,
-                                      arguments.timeout, console));
+    exit = std::max(exit, AwaitBus(store, domain_label, plan->bus(id), items,
+                                   (*created)[id].created_bus, arguments.timeout, console));
   }
   return exit;
 }

@@ -8,6 +8,7 @@
 #include "tools/vmsgctl/inventory.h"
 #include "tools/vmsgctl/waiting.h"
 #include "xenstore/toolstack/bus_creation.h"
+#include "xenstore/toolstack/domain_names.h"
 
 namespace vmsg::ctl {
 namespace {
@@ -35,8 +36,8 @@ absl::Status NotAnswered(absl::string_view what, const BusAddress& bus, absl::Du
 absl::Status DetachDevice(const Arguments& arguments, Store& store, const BusAddress& bus,
                           Console console) {
   const uint16_t number = *arguments.device;
-  const std::string what =
-      absl::StrCat(DomainLabel(store, bus.frontend), ": bus ", bus.id, " device ", number);
+  const std::string what = absl::StrCat(xenstore::DomainLabel(store, bus.frontend), ": bus ",
+                                        bus.id, " device ", number);
   if (absl::Status status = xenstore::RequestDeviceRemoval(store, bus, number, arguments.force);
       !status.ok()) {
     return status;
@@ -58,7 +59,8 @@ absl::Status DetachDevice(const Arguments& arguments, Store& store, const BusAdd
 
 absl::Status DetachBus(const Arguments& arguments, Store& store, const BusAddress& bus,
                        Console console) {
-  const std::string what = absl::StrCat(DomainLabel(store, bus.frontend), ": bus ", bus.id);
+  const std::string what =
+      absl::StrCat(xenstore::DomainLabel(store, bus.frontend), ": bus ", bus.id);
   if (absl::Status status = xenstore::RequestBusRemoval(store, bus); !status.ok()) return status;
   absl::StatusOr<bool> ended =
       AwaitEnd(store, bus.BackendPath(), xenstore::kState, arguments.timeout);
@@ -74,11 +76,12 @@ absl::Status DetachBus(const Arguments& arguments, Store& store, const BusAddres
 
 // The buses that the command line means.
 absl::StatusOr<std::vector<BusAddress>> ChooseBuses(const Arguments& arguments, Store& store) {
-  absl::StatusOr<uint16_t> frontend = FindDomain(store, *arguments.domain, /*may_be_gone=*/true);
+  absl::StatusOr<uint16_t> frontend =
+      xenstore::FindDomain(store, *arguments.domain, /*may_be_gone=*/true);
   if (!frontend.ok()) return frontend.status();
   std::optional<uint16_t> backend;
   if (arguments.backend.has_value()) {
-    absl::StatusOr<uint16_t> at = FindDomain(store, *arguments.backend);
+    absl::StatusOr<uint16_t> at = xenstore::FindDomain(store, *arguments.backend);
     if (!at.ok()) return at.status();
     backend = *at;
   }

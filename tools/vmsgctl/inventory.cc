@@ -4,9 +4,7 @@
 #include <algorithm>
 
 #include "absl/status/status.h"
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "xenstore/bus_offer.h"
 #include "xenstore/text_value.h"
 #include "xenstore/toolstack/bus_creation.h"
@@ -53,45 +51,6 @@ absl::StatusOr<std::optional<xenstore::XenbusState>> ReadState(NodeAccess& nodes
 
 }  // namespace
 
-absl::StatusOr<uint16_t> FindDomain(NodeAccess& nodes, const std::string& name_or_id,
-                                    bool may_be_gone) {
-  const bool is_number =
-      !name_or_id.empty() && std::all_of(name_or_id.begin(), name_or_id.end(), [](char c) {
-        return absl::ascii_isdigit(static_cast<unsigned char>(c));
-      });
-  absl::StatusOr<std::vector<uint64_t>> domains =
-      NumberedChildren(nodes, kDomains, xenstore::kLastDomain);
-  if (!domains.ok()) return domains.status();
-  if (is_number) {
-    absl::StatusOr<uint64_t> id =
-        xenstore::ParseDecimal(name_or_id, "the domain id", 0, xenstore::kLastDomain);
-    if (!id.ok()) return id.status();
-    if (may_be_gone || std::binary_search(domains->begin(), domains->end(), *id)) {
-      return static_cast<uint16_t>(*id);
-    }
-  }
-  std::vector<uint64_t> found;
-  for (const uint64_t id : *domains) {
-    absl::StatusOr<std::string> name = ReadOrEmpty(nodes, absl::StrCat(kDomains, "/", id, "/name"));
-    if (!name.ok()) return name.status();
-    if (*name == name_or_id) found.push_back(id);
-  }
-  if (found.size() == 1) return static_cast<uint16_t>(found[0]);
-  if (found.empty()) {
-    return absl::NotFoundError(
-        absl::StrCat("there is no domain ", xenstore::Quoted(name_or_id), " in the store"));
-  }
-  return absl::FailedPreconditionError(
-      absl::StrCat("the name ", xenstore::Quoted(name_or_id), " fits the domains ",
-                   absl::StrJoin(found, ", "), "; give the id instead"));
-}
-
-std::string DomainLabel(NodeAccess& nodes, uint16_t domain) {
-  absl::StatusOr<std::string> name = nodes.Read(absl::StrCat(kDomains, "/", domain, "/name"));
-  if (!name.ok() || name->empty()) return absl::StrCat("domain ", domain);
-  return *name;
-}
-
 absl::StatusOr<std::vector<BusAddress>> FindBuses(NodeAccess& nodes) {
   std::vector<BusAddress> buses;
   absl::StatusOr<std::vector<uint64_t>> backends =
@@ -114,6 +73,22 @@ absl::StatusOr<std::vector<BusAddress>> FindBuses(NodeAccess& nodes) {
   }
   std::sort(buses.begin(), buses.end());
   return buses;
+}
+
+absl::StatusOr<std::vector<ConfigFacts>> FindConfigs(NodeAccess& nodes) {
+  std::vector<ConfigFacts> configs;
+  absl::StatusOr<std::vector<uint16_t>> domains = xenstore::ListConfigMarks(nodes);
+  if (!domains.ok()) return domains.status();
+  for (const uint16_t domain : *domains) {
+    absl::StatusOr<xenstore::ConfigMark> mark = xenstore::ReadConfigMark(nodes, domain);
+    if (absl::IsNotFound(mark.status())) continue;
+    if (!mark.ok()) return mark.status();
+    absl::StatusOr<std::string> name =
+        ReadOrEmpty(nodes, absl::StrCat(kDomains, "/", domain, "/name"));
+    if (!name.ok()) return name.status();
+    configs.push_back({domain, *std::move(name), *std::move(mark)});
+  }
+  return configs;
 }
 
 absl::StatusOr<BusFacts> ReadBus(NodeAccess& nodes, const BusAddress& bus) {

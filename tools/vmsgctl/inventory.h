@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "xenstore/bus_nodes.h"
 #include "xenstore/store.h"
+#include "xenstore/toolstack/config_mark.h"
 #include "xenstore/xenbus_state.h"
 
 namespace vmsg::ctl {
@@ -33,15 +34,15 @@ struct BusFacts {
   std::vector<DeviceFacts> devices;
 };
 
-// A domain by id or name. NotFound: there is none; FailedPrecondition: the name fits several.
-// `may_be_gone`: an id needs no living domain, so that what one left behind can be removed.
-absl::StatusOr<uint16_t> FindDomain(xenstore::NodeAccess& nodes, const std::string& name_or_id,
-                                    bool may_be_gone = false);
-// The name of a domain, or "domain <id>".
-std::string DomainLabel(xenstore::NodeAccess& nodes, uint16_t domain);
-
 // Every bus of every backend domain, ordered by frontend, backend and id; without their devices.
 absl::StatusOr<std::vector<xenstore::BusAddress>> FindBuses(xenstore::NodeAccess& nodes);
+// What the domains' xl configs did for them, by ascending domid.
+struct ConfigFacts {
+  uint16_t domain = 0;
+  std::string domain_name;
+  xenstore::ConfigMark mark;
+};
+absl::StatusOr<std::vector<ConfigFacts>> FindConfigs(xenstore::NodeAccess& nodes);
 absl::StatusOr<BusFacts> ReadBus(xenstore::NodeAccess& nodes, const xenstore::BusAddress& bus);
 // NotFound: no such entry.
 absl::StatusOr<DeviceFacts> ReadDevice(xenstore::NodeAccess& nodes, const xenstore::BusAddress& bus,

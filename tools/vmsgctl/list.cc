@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <array>
 #include <iomanip>
 #include <nlohmann/json.hpp>
 #include <vector>
@@ -16,8 +15,7 @@ namespace vmsg::ctl {
 namespace {
 
 using xenstore::XenbusState;
-constexpr size_t kColumns = 7;
-using Row = std::array<std::string, kColumns>;
+using Row = std::vector<std::string>;
 
 std::string StateWord(const std::optional<XenbusState>& state) {
   return state.has_value() ? std::string(xenstore::StateName(*state)) : "gone";
@@ -27,13 +25,15 @@ std::string StatusWords(const std::string& status, const std::string& error) {
   return error.empty() || status != "error" ? status : absl::StrCat("error: ", error);
 }
 
+std::string DomainWords(const std::string& name, uint16_t domain) {
+  return name.empty() ? absl::StrCat(domain) : absl::StrCat(name, " (", domain, ")");
+}
+
 std::vector<Row> TableRows(const std::vector<BusFacts>& buses) {
   std::vector<Row> rows;
   for (const BusFacts& bus : buses) {
     const xenstore::BusAddress& address = bus.address;
-    const std::string domain = bus.domain_name.empty()
-                                   ? absl::StrCat(address.frontend)
-                                   : absl::StrCat(bus.domain_name, " (", address.frontend, ")");
+    const std::string domain = DomainWords(bus.domain_name, address.frontend);
     const std::string id = address.backend == 0
                                ? absl::StrCat(address.id)
                                : absl::StrCat(address.id, " at domain ", address.backend);
@@ -52,25 +52,61 @@ std::vector<Row> TableRows(const std::vector<BusFacts>& buses) {
   return rows;
 }
 
-void PrintTable(const std::vector<BusFacts>& buses, std::ostream& out) {
-  std::vector<Row> rows = {
-      {"DOMAIN", "BUS", "STATE (FRONT / BACK)", "DEV", "TYPE", "STATUS", "PARAMETERS"}};
-  const std::vector<Row> body = TableRows(buses);
-  rows.insert(rows.end(), body.begin(), body.end());
-  std::array<size_t, kColumns> widths{};
+std::vector<Row> ConfigRows(const std::vector<ConfigFacts>& configs) {
+  std::vector<Row> rows;
+  for (const ConfigFacts& facts : configs) {
+    rows.push_back(
+        {DomainWords(facts.domain_name, facts.domain),
+         facts.mark.config.empty() ? "-" : facts.mark.config,
+         facts.mark.error.empty() ? "attached" : absl::StrCat("error: ", facts.mark.error)});
+  }
+  return rows;
+}
+
+// The first row is the heading.
+void PrintTable(std::vector<Row> rows, std::ostream& out) {
+  std::vector<size_t> widths(rows[0].size());
   for (Row& row : rows) {
-    for (size_t i = 0; i < kColumns; ++i) {
+    for (size_t i = 0; i < row.size(); ++i) {
       // Whatever stands in the store, a terminal gets no control bytes from us.
       row[i] = absl::Utf8SafeCEscape(row[i]);
       widths[i] = std::max(widths[i], row[i].size());
     }
   }
   for (const Row& row : rows) {
-    for (size_t i = 0; i + 1 < kColumns; ++i) {
+    for (size_t i = 0; i + 1 < row.size(); ++i) {
       out << std::left << std::setw(static_cast<int>(widths[i])) << row[i] << "  ";
     }
-    out << row[kColumns - 1] << "\n";
+    out << row.back() << "\n";
   }
+}
+
+void PrintTables(const std::vector<BusFacts>& buses, const std::vector<ConfigFacts>& configs,
+                 std::ostream& out) {
+  std::vector<Row> rows = {
+      {"DOMAIN", "BUS", "STATE (FRONT / BACK)", "DEV", "TYPE", "STATUS", "PARAMETERS"}};
+  const std::vector<Row> body = TableRows(buses);
+  rows.insert(rows.end(), body.begin(), body.end());
+  PrintTable(std::move(rows), out);
+  if (configs.empty()) return;
+  rows = {{"DOMAIN", "CONFIG", "STATUS"}};
+  const std::vector<Row> of_configs = ConfigRows(configs);
+  rows.insert(rows.end(), of_configs.begin(), of_configs.end());
+  out << "\n";
+  PrintTable(std::move(rows), out);
+}
+
+void AddConfig(nlohmann::ordered_json& item, const xenstore::ConfigMark& mark) {
+  item["config"] = mark.config;
+  if (!mark.error.empty()) item["config_error"] = mark.error;
+}
+
+// A domain of which there is nothing but what became of its config.
+nlohmann::ordered_json Json(const ConfigFacts& facts) {
+  nlohmann::ordered_json item = {{"domain", facts.domain}, {"name", facts.domain_name}};
+  AddConfig(item, facts.mark);
+  item["devices"] = nlohmann::ordered_json::array();
+  return item;
 }
 
 nlohmann::ordered_json Json(const BusFacts& bus) {
@@ -115,12 +151,28 @@ int List(const Arguments& arguments, xenstore::Store& store, Console console) {
     if (!bus->backend.has_value()) continue;
     buses.push_back(*std::move(bus));
   }
+  absl::StatusOr<std::vector<ConfigFacts>> configs = FindConfigs(store);
+  if (!configs.ok()) {
+    console.err << "vmsgctl: " << configs.status().message() << "\n";
+    return kExitRefused;
+  }
   if (!arguments.json) {
-    PrintTable(buses, console.out);
+    PrintTables(buses, *configs, console.out);
     return kExitDone;
   }
   nlohmann::ordered_json all = nlohmann::ordered_json::array();
-  for (const BusFacts& bus : buses) all.push_back(Json(bus));
+  for (const BusFacts& bus : buses) {
+    all.push_back(Json(bus));
+    for (const ConfigFacts& facts : *configs) {
+      if (facts.domain == bus.address.frontend) AddConfig(all.back(), facts.mark);
+    }
+  }
+  for (const ConfigFacts& facts : *configs) {
+    const bool shown = std::any_of(buses.begin(), buses.end(), [&](const BusFacts& bus) {
+      return bus.address.frontend == facts.domain;
+    });
+    if (!shown) all.push_back(Json(facts));
+  }
   // Values are bytes and may be no UTF-8.
   console.out << all.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) << "\n";
   return kExitDone;

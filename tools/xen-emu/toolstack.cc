@@ -12,6 +12,8 @@ namespace {
 using store::NodePermission;
 
 std::string DomainPath(const Domain& domain) { return absl::StrCat("/local/domain/", domain.id); }
+// The toolstack's own notes.
+std::string LibxlPath(const Domain& domain) { return absl::StrCat("/libxl/", domain.id); }
 
 // Made of the domid, so that a run can be repeated.
 std::string VmPath(const Domain& domain) {
@@ -52,6 +54,7 @@ absl::Status DescribeDomain(store::StoreServer& store, const Domain& domain) {
   const std::string memory_kib =
       absl::StrCat(uint64_t{domain.memory->pages()} * (grants::kPageSize / 1024));
   NodeWriter nodes(store);
+  nodes.Write(LibxlPath(domain), "", {{'n', 0}});
   nodes.Write(path, "", guest_reads);
   nodes.Write(vm, "", guest_reads);
   nodes.Write(absl::StrCat(vm, "/name"), domain.name, guest_reads);
@@ -75,6 +78,7 @@ absl::Status DescribeDomain(store::StoreServer& store, const Domain& domain) {
 void ForgetDomain(store::StoreServer& store, const Domain& domain) {
   store.Remove(DomainPath(domain)).IgnoreError();
   store.Remove(VmPath(domain)).IgnoreError();
+  store.Remove(LibxlPath(domain)).IgnoreError();
 }
 
 }  // namespace vmsg::emu

@@ -121,26 +121,32 @@ absl::Status AddDevice(NodeAccess& nodes, const BusAddress& bus, const DeviceNod
 
 }  // namespace
 
+absl::StatusOr<DeviceCreation> AddDevicesWithin(NodeAccess& nodes, const BusAddress& bus,
+                                                const std::vector<DeviceNodesToWrite>& devices) {
+  DeviceCreation creation;
+  absl::StatusOr<std::string> online = nodes.Read(absl::StrCat(bus.BackendPath(), "/", kOnline));
+  if (absl::IsNotFound(online.status())) {
+    if (absl::Status created = CreateBus(nodes, bus); !created.ok()) return created;
+    creation.created_bus = true;
+  } else if (!online.ok()) {
+    return online.status();
+  } else if (*online == "0") {
+    return absl::FailedPreconditionError(absl::StrCat("bus ", bus.id, " of domain ", bus.frontend,
+                                                      " is being removed; try again afterwards"));
+  }
+  for (const DeviceNodesToWrite& device : devices) {
+    if (absl::Status added = AddDevice(nodes, bus, device); !added.ok()) return added;
+    creation.numbers.push_back(device.number);
+  }
+  return creation;
+}
+
 absl::StatusOr<DeviceCreation> AddDevices(Store& store, const BusAddress& bus,
                                           const std::vector<DeviceNodesToWrite>& devices) {
-  DeviceCreation creation;
-  absl::Status status = store.Transaction([&](NodeAccess& nodes) -> absl::Status {
-    creation = {};  // the body may run again
-    absl::StatusOr<std::string> online = nodes.Read(absl::StrCat(bus.BackendPath(), "/", kOnline));
-    if (absl::IsNotFound(online.status())) {
-      if (absl::Status created = CreateBus(nodes, bus); !created.ok()) return created;
-      creation.created_bus = true;
-    } else if (!online.ok()) {
-      return online.status();
-    } else if (*online == "0") {
-      return absl::FailedPreconditionError(absl::StrCat("bus ", bus.id, " of domain ", bus.frontend,
-                                                        " is being removed; try again afterwards"));
-    }
-    for (const DeviceNodesToWrite& device : devices) {
-      if (absl::Status added = AddDevice(nodes, bus, device); !added.ok()) return added;
-      creation.numbers.push_back(device.number);
-    }
-    return absl::OkStatus();
+  absl::StatusOr<DeviceCreation> creation;
+  absl::Status status = store.Transaction([&](NodeAccess& nodes) {
+    creation = AddDevicesWithin(nodes, bus, devices);
+    return creation.status();
   });
   if (!status.ok()) return status;
   return creation;

@@ -32,6 +32,9 @@ struct DeviceCreation {
 // the bus is being removed. NotFound: the frontend's domain does not exist.
 absl::StatusOr<DeviceCreation> AddDevices(Store& store, const BusAddress& bus,
                                           const std::vector<DeviceNodesToWrite>& devices);
+// The same as a part of the caller's transaction.
+absl::StatusOr<DeviceCreation> AddDevicesWithin(NodeAccess& nodes, const BusAddress& bus,
+                                                const std::vector<DeviceNodesToWrite>& devices);
 
 // Asks the backend to remove a device: online=0, and force=1 when it shall not wait for the
 // driver. NotFound: no such device.

@@ -4,7 +4,9 @@
 extern "C" {
 #include <libxlutil.h>
 }
+#include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstdio>
@@ -23,26 +25,8 @@ namespace {
 constexpr char kEntriesKey[] = "virtio_msg";
 constexpr char kBackendKey[] = "virtio_msg_backend";
 constexpr char kNameKey[] = "name";
-// xl's parser reads the whole file at once. No domain config comes near.
+// xl's parser takes the whole file at once. No domain config comes near.
 constexpr off_t kMaxFileBytes = 1 << 20;
-
-absl::Status CheckFile(const std::string& path) {
-  struct stat file;
-  if (stat(path.c_str(), &file) < 0) {
-    const std::string text =
-        absl::StrCat(path, ": cannot read the domain config: ", std::strerror(errno));
-    return errno == EACCES ? absl::PermissionDeniedError(text) : absl::NotFoundError(text);
-  }
-  if (!S_ISREG(file.st_mode)) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": not a regular file"));
-  }
-  if (file.st_size > kMaxFileBytes) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": ", file.st_size,
-                                                   " bytes, more than the limit of ", kMaxFileBytes,
-                                                   " for a domain config"));
-  }
-  return absl::OkStatus();
-}
 
 // One file in the parser's hands, with what it has to say about it.
 class ParsedFile {
@@ -53,18 +37,15 @@ class ParsedFile {
     free(report_text_);
   }
 
-  absl::Status Open(const std::string& path) {
+  absl::Status Open(const std::string& path, const std::string& content) {
     path_ = path;
     report_ = open_memstream(&report_text_, &report_size_);
     if (report_ == nullptr) return absl::ResourceExhaustedError("no memory for a report");
     config_ = xlu_cfg_init(report_, path.c_str());
     if (config_ == nullptr) return absl::ResourceExhaustedError("no memory for a config");
-    if (const int error = xlu_cfg_readfile(config_, path.c_str()); error != 0) {
-      const bool unreadable = error == EACCES || error == EPERM;
-      const std::string text = absl::StrCat(path, ": not a domain config: ", Report(error));
-      return unreadable ? absl::PermissionDeniedError(text) : absl::InvalidArgumentError(text);
-    }
-    return absl::OkStatus();
+    const int error = xlu_cfg_readdata(config_, content.data(), static_cast<int>(content.size()));
+    if (error == 0) return absl::OkStatus();
+    return absl::InvalidArgumentError(absl::StrCat(path, ": not a domain config: ", Report(error)));
   }
 
   absl::Status ReadString(const char* key, std::optional<std::string>& value) {
@@ -119,14 +100,7 @@ class ParsedFile {
   XLU_Config* config_ = nullptr;
 };
 
-}  // namespace
-
-absl::StatusOr<XlConfig> ReadXlConfig(const std::string& path) {
-  if (absl::Status status = CheckFile(path); !status.ok()) return status;
-  ParsedFile file;
-  if (absl::Status status = file.Open(path); !status.ok()) return status;
-  XlConfig config;
-  if (absl::Status status = file.ReadString(kNameKey, config.name); !status.ok()) return status;
+absl::Status ReadEntries(ParsedFile& file, const std::string& path, XlConfig& config) {
   if (absl::Status status = file.ReadString(kBackendKey, config.backend); !status.ok()) {
     return status;
   }
@@ -140,6 +114,62 @@ absl::StatusOr<XlConfig> ReadXlConfig(const std::string& path) {
     }
     config.entries.push_back(*std::move(entry));
   }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> ReadConfigFile(const std::string& path) {
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+  if (fd < 0) {
+    const std::string text =
+        absl::StrCat(path, ": cannot read the domain config: ", std::strerror(errno));
+    return errno == EACCES ? absl::PermissionDeniedError(text) : absl::NotFoundError(text);
+  }
+  std::string content;
+  struct stat file;
+  absl::Status status;
+  if (fstat(fd, &file) < 0 || !S_ISREG(file.st_mode)) {
+    status = absl::InvalidArgumentError(absl::StrCat(path, ": not a regular file"));
+  } else if (file.st_size > kMaxFileBytes) {
+    status = absl::InvalidArgumentError(absl::StrCat(path, ": ", file.st_size,
+                                                     " bytes, more than the limit of ",
+                                                     kMaxFileBytes, " for a domain config"));
+  } else {
+    // One that grows or shrinks meanwhile is read as far as it was and is there.
+    content.resize(static_cast<size_t>(file.st_size));
+    size_t got = 0;
+    while (got < content.size()) {
+      const ssize_t more = read(fd, content.data() + got, content.size() - got);
+      if (more < 0 && errno == EINTR) continue;
+      if (more < 0) {
+        status = absl::NotFoundError(
+            absl::StrCat(path, ": cannot read the domain config: ", std::strerror(errno)));
+      }
+      if (more <= 0) break;
+      got += static_cast<size_t>(more);
+    }
+    content.resize(got);
+  }
+  close(fd);
+  if (!status.ok()) return status;
+  return content;
+}
+
+absl::StatusOr<XlConfig> ParseXlConfig(const std::string& path, const std::string& content) {
+  ParsedFile file;
+  if (absl::Status status = file.Open(path, content); !status.ok()) return status;
+  XlConfig config;
+  if (absl::Status status = file.ReadString(kNameKey, config.name); !status.ok()) return status;
+  config.problem = ReadEntries(file, path, config);
+  return config;
+}
+
+absl::StatusOr<XlConfig> ReadXlConfig(const std::string& path) {
+  absl::StatusOr<std::string> content = ReadConfigFile(path);
+  if (!content.ok()) return content.status();
+  absl::StatusOr<XlConfig> config = ParseXlConfig(path, *content);
+  if (config.ok() && !config->problem.ok()) return config->problem;
   return config;
 }
 

@@ -21,7 +21,19 @@ struct XlConfig {
   // virtio_msg = [ "type=blk,path=/srv/g1.img", "type=rng" ]; empty: the key is absent.
   std::vector<std::string> texts;
   std::vector<DeviceEntry> entries;  // parsed from texts, in the same order
+  // What is wrong with the keys of ours, as ReadXlConfig would report it; `entries` is not to be
+  // used then.
+  absl::Status problem;
 };
+
+// The bytes of a file that may be a config. NotFound or PermissionDenied: it cannot be read.
+// InvalidArgument: it is no regular file, or larger than any config. Never waits for a pipe's
+// writer.
+absl::StatusOr<std::string> ReadConfigFile(const std::string& path);
+
+// `content` was read from `path`, which is for messages only. InvalidArgument: it is not a config.
+// A config whose name can be told although its entries are malformed is returned, with `problem`.
+absl::StatusOr<XlConfig> ParseXlConfig(const std::string& path, const std::string& content);
 
 // NotFound or PermissionDenied: the file cannot be read. InvalidArgument: it is not a config (the
 // text holds the parser's own report), or an entry is malformed: the text names the file, the

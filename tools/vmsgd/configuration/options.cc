@@ -8,6 +8,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/time/time.h"
 
 namespace vmsg {
@@ -51,6 +52,15 @@ absl::Status SetCheckDomains(const std::string& value, Arguments& arguments) {
   return number.status();
 }
 
+absl::Status SetConfigDir(const std::string& value, Arguments& arguments) {
+  std::vector<std::string> directories = absl::StrSplit(value, ':', absl::SkipEmpty());
+  for (const std::string& directory : directories) {
+    if (directory[0] != '/') return absl::InvalidArgumentError("absolute paths, ':' between them");
+  }
+  arguments.service.toolstack.config_directories = std::move(directories);
+  return absl::OkStatus();
+}
+
 absl::Status SetTrace(const std::string& value, Arguments& arguments) {
   arguments.service.trace_path = value;
   return absl::OkStatus();
@@ -91,6 +101,7 @@ const std::vector<OptionRow>& OptionTable() {
       {"max-window-pages", true, WhenChanged::kAtReload, SetMaxWindowPages},
       {"spin-us", true, WhenChanged::kAtReload, SetSpin},
       {"check-domains", true, WhenChanged::kAtRestart, SetCheckDomains},
+      {"config-dir", true, WhenChanged::kAtRestart, SetConfigDir},
       {"trace", true, WhenChanged::kAtReload, SetTrace},
       {"log-level", true, WhenChanged::kAtReload, SetLogLevel},
       {"sandbox", true, WhenChanged::kAtRestart, SetSandbox},
@@ -111,6 +122,7 @@ absl::StatusOr<Arguments> ArgumentsFrom(const Settings& settings) {
   // The control thread sleeps most of the time.
   const unsigned processors = std::thread::hardware_concurrency();
   arguments.service.io_threads = std::clamp(processors, 2u, 5u) - 1;
+  arguments.service.toolstack.config_directories = {"/etc/xen", "/etc/xen/auto"};
   for (const Setting& setting : settings) {
     const OptionRow* row = FindOption(setting.name);
     if (row == nullptr) {

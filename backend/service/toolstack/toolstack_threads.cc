@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "backend/service/toolstack/toolstack_threads.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "backend/runtime/rate_limited_log.h"
+#include "xenstore/introduction/introductions.h"
+
+namespace vmsg::backend {
+namespace {
+
+class IntroductionLog final : public xenstore::IntroductionListener {
+ public:
+  void OnAttached(uint16_t domain, const std::string& name, const std::string& config,
+                  size_t devices) override {
+    Log(LogLevel::kInfo, absl::StrCat("guest ", domain, " (", name, "): ", devices,
+                                      " devices attached from ", config));
+  }
+  void OnRefused(uint16_t domain, const std::string& name, const absl::Status& reason) override {
+    Log(LogLevel::kError,
+        absl::StrCat("guest ", domain, " (", name, "): nothing attached: ", reason.message()));
+  }
+  void OnComplaint(const std::string& text) override { Log(LogLevel::kWarning, text); }
+};
+
+StoreThread::Make FollowConfigs(std::vector<std::string> directories, uint16_t self) {
+  return [directories = std::move(directories),
+          self](xenstore::Store& store) -> absl::StatusOr<StoreThread::Process> {
+    auto listener = std::make_unique<IntroductionLog>();
+    absl::StatusOr<std::unique_ptr<xenstore::Introductions>> introductions =
+        xenstore::Introductions::Start(&store, listener.get(), xenstore::ConfigCatalog(directories),
+                                       self);
+    if (!introductions.ok()) return introductions.status();
+    return StoreThread::Process(
+        [listener = std::move(listener), introductions = *std::move(introductions)] {
+          return introductions->Process();
+        });
+  };
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<std::unique_ptr<StoreThread>>> StartToolstackThreads(
+    grants::Platform& platform, const ToolstackOptions& options, uint16_t self) {
+  std::vector<std::unique_ptr<StoreThread>> threads;
+  const auto start = [&](const std::string& name, StoreThread::Make make) -> absl::Status {
+    absl::StatusOr<std::unique_ptr<xenstore::Store>> store =
+        xenstore::OpenStore(platform.store_socket());
+    if (!store.ok()) return store.status();
+    absl::StatusOr<std::unique_ptr<StoreThread>> thread =
+        StoreThread::Start(name, *std::move(store), std::move(make));
+    if (!thread.ok()) return thread.status();
+    threads.push_back(*std::move(thread));
+    return absl::OkStatus();
+  };
+  if (!options.config_directories.empty()) {
+    absl::Status status =
+        start("following xl's configs", FollowConfigs(options.config_directories, self));
+    if (!status.ok()) return status;
+  }
+  return threads;
+}
+
+}  // namespace vmsg::backend

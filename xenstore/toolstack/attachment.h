@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// From an administrator's entries to a guest's nodes: numbers are chosen, and everything is written
+// in one transaction or not at all. Used alike by vmsgctl and by whoever follows xl's configs.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/container/btree_map.h"
+#include "absl/status/statusor.h"
+#include "xenstore/bus_nodes.h"
+#include "xenstore/store.h"
+#include "xenstore/toolstack/bus_creation.h"
+#include "xenstore/toolstack/device_entry.h"
+#include "xenstore/toolstack/xl_config.h"
+
+namespace vmsg::xenstore {
+
+// One entry on its way into the store.
+struct AttachItem {
+  std::string label;  // the entry as it was written, and where: for messages
+  DeviceEntry entry;
+  uint16_t number = 0;  // chosen by PlanAttachment
+};
+
+struct AttachPlan {
+  uint16_t frontend = 0;
+  uint16_t backend = 0;
+  absl::btree_map<uint32_t, std::vector<AttachItem>> buses;  // by bus id, in the order written
+
+  BusAddress bus(uint32_t id) const { return {frontend, backend, id}; }
+};
+
+// The entries of a config without a `problem`, labelled with the file and their index.
+std::vector<AttachItem> ItemsOfConfig(const std::string& path, const XlConfig& config);
+
+// Numbers as given, then the lowest free ones. InvalidArgument: a number is taken, or given twice;
+// the text begins with the entry's label.
+absl::StatusOr<AttachPlan> PlanAttachment(NodeAccess& nodes, uint16_t frontend, uint16_t backend,
+                                          std::vector<AttachItem> items);
+
+// Writes it. `config`: the file the plan comes from, noted as the domain's; empty: none is noted.
+// What was done for each bus is returned by its id. AlreadyExists: a config was attached to this
+// domain before, and devices are left on one of the plan's buses. For other refusals see
+// AddDevices.
+absl::StatusOr<absl::btree_map<uint32_t, DeviceCreation>> WriteAttachment(
+    Store& store, const AttachPlan& plan, const std::string& config);
+
+}  // namespace vmsg::xenstore
