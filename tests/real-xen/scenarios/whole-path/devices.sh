@@ -11,7 +11,7 @@ before=$(sha256sum </srv/g1.img)
 cat >>/etc/xen/g1.cfg <<'CONFIG'
 virtio_msg = [ "type=blk,path=/srv/g1.img", "type=rng", "type=console,pty=/run/g1-console" ]
 CONFIG
-start_vmsgd
+start_vmsgd --config-dir= # it would attach them by itself
 nodes=$(bus_nodes)
 vmsgctl attach --config /etc/xen/g1.cfg
 vmsgctl list
