@@ -78,10 +78,11 @@ class ServiceRig : public ::testing::Test {
     return domain.value_or(0);
   }
   // A bus with rng devices of these numbers, answered by the service.
-  xenstore::BusAddress Attach(grants::DomainId domain, std::vector<uint16_t> numbers,
+  xenstore::BusAddress Attach(grants::DomainId domain, const std::vector<uint16_t>& numbers,
                               uint32_t id = 0) {
     const xenstore::BusAddress bus{.frontend = domain, .backend = 0, .id = id};
     std::vector<xenstore::DeviceNodesToWrite> devices;
+    devices.reserve(numbers.size());
     for (uint16_t number : numbers) devices.push_back({.number = number, .type = "rng"});
     auto added = xenstore::AddDevices(*store_, bus, devices);
     EXPECT_TRUE(added.ok()) << added.status();
