@@ -11,7 +11,8 @@ import os
 import re
 import sys
 
-FOLDERS = ("virtio-msg", "grants", "xenstore", "backend", "frontend-model", "tools", "tests")
+FOLDERS = ("virtio-msg", "grants", "xenstore", "backend", "frontend-model", "tools", "packaging",
+           "tests")
 MAX_LINES = 400
 MAX_SOURCES_IN_FOLDER = 12
 VAGUE_NAMES = {"util", "utils", "helper", "helpers", "manager", "managers", "common", "misc"}
