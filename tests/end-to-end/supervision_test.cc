@@ -261,6 +261,37 @@ TEST_F(SupervisionTest, EveryThreadServesWithoutWhatItDoesNotNeed) {
   }
 }
 
+TEST_F(SupervisionTest, TerminalsAreMadeUsedAndRemovedInTheSandbox) {
+  Start();
+  const std::string pty = directory_ + "/pty", socket_path = directory_ + "/socket";
+  auto guest = machine_->CreateGuest(
+      "g1", {"type=console,pty=" + pty, "type=console,socket=" + socket_path});
+  ASSERT_TRUE(guest.ok()) << guest.status();
+  auto connection = machine_->Connect(*guest);
+  ASSERT_TRUE(connection.ok()) << connection.status();
+  {
+    backend::UniqueFd terminal(open(pty.c_str(), O_RDWR | O_NOCTTY | O_CLOEXEC));
+    EXPECT_TRUE(terminal);
+    backend::UniqueFd client(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_un address{.sun_family = AF_UNIX};
+    socket_path.copy(address.sun_path, sizeof address.sun_path - 1);
+    EXPECT_EQ(connect(client.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+  }
+  connection->reset();
+  auto detached = machine_->Ctl({"detach", "g1", "all"});
+  ASSERT_TRUE(detached.ok()) << detached.status();
+  EXPECT_EQ(detached->exit_status, 0) << detached->err << machine_->service_log();
+  // The bus is gone; its files are closed by a worker.
+  const auto there = [](const std::string& path) {
+    return std::filesystem::exists(std::filesystem::symlink_status(path));
+  };
+  for (int waited = 0; waited < kPatienceMs && (there(pty) || there(socket_path)); waited += 10) {
+    poll(nullptr, 0, 10);
+  }
+  EXPECT_FALSE(there(pty));
+  EXPECT_FALSE(there(socket_path));
+}
+
 TEST_F(SupervisionTest, RunningWithoutASandboxIsSaidLoudly) {
   Start({"--sandbox=off"});
   EXPECT_THAT(machine_->service_log(), HasSubstr("warning: sandbox: OFF"));
