@@ -30,8 +30,9 @@ constexpr BusAction Forget = BusAction::kForget;
 constexpr Row kFresh          = {Close, Offer, Offer, Offer, Offer, Offer, Offer, Offer, Offer};
 // We offered (2). In 5 the frontend waits for our 6. In 6 it has ended and may come back.
 constexpr Row kOffered        = {Close, o,     o,     Conn,  Conn,  Close, o,     o,     o};
-// State 4 without a connection: a predecessor was killed.
-constexpr Row kOrphaned       = {Close, Again, Close, Conn,  Conn,  Close, Close, Close, Close};
+// State 4 without a connection: a predecessor was killed. What the frontend published was for that
+// connection: its ring is in use, and its directory's pages may hold anything since our 4.
+constexpr Row kOrphaned       = {Close, Again, Close, Close, Close, Close, Close, Close, Close};
 // Connected, or about to be. 1 is a kexec'd guest's.
 constexpr Row kConnected      = {Close, Break, o,     o,     o,     Quies, Close, o,     o};
 // Quiet; the frontend waits for our 6 before it ends its grants.

@@ -121,6 +121,9 @@ bool BusControl::Step() {
       SetState(XenbusState::kClosing);
       return true;
     case BusAction::kUnmapAndClose:
+      if (phase_ == Phase::kIdle && view_.ours == XenbusState::kConnected) {
+        LogLine(LogLevel::kInfo, "was connected to a vmsgd that was killed; it may connect again");
+      }
       goal_ = Goal::kClosed;
       return true;
     case BusAction::kTearDownAndReoffer:

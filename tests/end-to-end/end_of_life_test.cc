@@ -131,6 +131,21 @@ TEST_F(EndOfLifeTest, AServiceThatWasKilledServesAgainWhenItIsStarted) {
   ExpectDiskReadsAsItIs();
 }
 
+TEST_F(EndOfLifeTest, AFrontendThatOutlivesTheServiceConnectsToTheNextOne) {
+  auto connection = machine_->Connect(guest_, {.pages = 16, .ring_order = 1});
+  ASSERT_TRUE(connection.ok()) << connection.status();
+  machine_->service().Signal(SIGKILL);
+  machine_->service().Wait();
+  ASSERT_EQ(machine_->StartService(), absl::OkStatus());
+  // What was published for the lost connection is not mapped again: this is no refusal.
+  ExpectState("6");
+  EXPECT_TRUE(
+      absl::IsNotFound(store_->Read(absl::StrCat(BackendPath(), "/hotplug-error")).status()));
+  ExpectNothingMapped();
+  ASSERT_EQ((*connection)->Reconnect(), absl::OkStatus()) << machine_->service_log();
+  EXPECT_TRUE((*connection)->bus().Ping(1, frontend::After(std::chrono::seconds(60))).ok());
+}
+
 TEST_F(EndOfLifeTest, WhatWasFlushedIsThereAfterTheServiceWasKilled) {
   const std::string written = Machine::Pattern(64 << 10, 12);
   auto write = machine_->Frontend(

@@ -28,8 +28,10 @@ TEST(XenbusTable, Frontend3WhileNotConnectedConnects) {
 TEST(XenbusTable, Frontend4WhileNotConnectedConnects) {
   EXPECT_EQ(Act(kInitWait, false, kConnected), BusAction::kConnect);
 }
-TEST(XenbusTable, GuestOfAKilledBackendIsConnectedAgain) {
-  EXPECT_EQ(Act(kConnected, false, kConnected), BusAction::kConnect);
+TEST(XenbusTable, ConnectionOfAKilledBackendIsClosedBecauseItsDirectoryMayHoldAnythingByNow) {
+  EXPECT_EQ(Act(kConnected, false, kConnected), BusAction::kUnmapAndClose);
+  EXPECT_EQ(Act(kConnected, false, kInitialised), BusAction::kUnmapAndClose);
+  EXPECT_EQ(Act(kClosed, false, kClosed), BusAction::kReoffer);
 }
 TEST(XenbusTable, Frontend5QuiescesThenUnmapsWithoutWaitingFor6) {
   EXPECT_EQ(Act(kConnected, true, kClosing), BusAction::kQuiesce);
@@ -79,7 +81,7 @@ struct ExpectedRow {
 constexpr ExpectedRow kExpected[] = {
     {kUnknown, false, true, "UUOOOOOOOO"},       {kInitialising, false, true, "UUOOOOOOOO"},
     {kInitWait, false, true, "UUooCCUooo"},      {kInitialised, false, true, "UUOOOOOOOO"},
-    {kConnected, false, true, "UURUCCUUUU"},     {kClosing, false, true, "UUUUUUUUUU"},
+    {kConnected, false, true, "UURUUUUUUU"},     {kClosing, false, true, "UUUUUUUUUU"},
     {kClosed, false, true, "ooRooooRoo"},        {kReconfiguring, false, true, "UUOOOOOOOO"},
     {kReconfigured, false, true, "UUOOOOOOOO"},  {kUnknown, true, true, "UUToooQUoo"},
     {kInitialising, true, true, "UUToooQUoo"},   {kInitWait, true, true, "UUToooQUoo"},
