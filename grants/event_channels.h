@@ -33,7 +33,8 @@ class EventChannels {
   // The next pending port, which is masked until Unmask; nullopt when there is none. Never blocks.
   virtual absl::StatusOr<std::optional<EventPort>> NextPending() = 0;
 
-  // Lets the port be delivered again; an event that arrived meanwhile is pending at once.
+  // Lets the port be delivered again; an event that arrived meanwhile is pending at once. A
+  // port that is not of this handle is left alone, without an error.
   virtual absl::Status Unmask(EventPort port) = 0;
 
   // Closes the port.

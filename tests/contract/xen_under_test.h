@@ -4,6 +4,7 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <signal.h>
 
 #include <functional>
 #include <memory>
@@ -21,8 +22,12 @@ class XenUnderTest {
  public:
   struct Side {
     grants::DomainId id;
-    std::string xen_option;  // for a program that is to run in this domain
+    // The start of a command line that runs contract_peer.cc in this domain; its arguments follow.
+    std::vector<std::string> peer_command;
+    // null for a domain that this process is not in: PeerContract only.
     std::unique_ptr<grants::Platform> platform;
+    // Makes the command kill the program, as SIGKILL would, and end.
+    int kill_signal = SIGKILL;
   };
   virtual ~XenUnderTest() = default;
 
@@ -74,10 +79,15 @@ class XenContract : public ::testing::TestWithParam<XenFactory> {
 class GrantContract : public XenContract {};
 class EventContract : public XenContract {};
 class DeathContract : public XenContract {};
+class PeerContract : public XenContract {};
 
 // Whether `fd` becomes readable; only a broken implementation makes this wait for the whole limit.
 bool BecomesReadable(int fd);
 bool IsReadable(int fd);
+
+// {"map", "3", "8", "9"} for Words("map", 3, {8, 9}): arguments of contract_peer.cc.
+std::vector<std::string> Words(const char* what, uint32_t domain,
+                               const std::vector<uint32_t>& numbers);
 
 // A program in one of the domains, to be killed: contract_peer.cc.
 class PeerProcess {
@@ -87,9 +97,10 @@ class PeerProcess {
                                             const std::vector<std::string>& arguments);
   ~PeerProcess() { Kill(); }
   const std::vector<uint32_t>& answer() const { return answer_; }
-  void Kill();  // SIGKILL, and waits for its end
+  void Kill();  // and waits for its end
 
  private:
+  int kill_signal_ = SIGKILL;
   pid_t pid_ = -1;
   std::vector<uint32_t> answer_;
 };

@@ -33,7 +33,7 @@ class Emulation final : public XenUnderTest {
   absl::Status Open(grants::DomainId id, Side* side) {
     auto platform = machine_->OpenPlatform(id);
     if (!platform.ok()) return platform.status();
-    *side = {id, machine_->XenOption(id), *std::move(platform)};
+    *side = {id, {CONTRACT_PEER_PROGRAM, machine_->XenOption(id)}, *std::move(platform)};
     return absl::OkStatus();
   }
 
@@ -45,6 +45,7 @@ const XenFactory kEmulation = {"Emulated", Emulation::Make};
 INSTANTIATE_TEST_SUITE_P(On, GrantContract, ::testing::Values(kEmulation), FactoryName);
 INSTANTIATE_TEST_SUITE_P(On, EventContract, ::testing::Values(kEmulation), FactoryName);
 INSTANTIATE_TEST_SUITE_P(On, EventPairContract, ::testing::Values(kEmulation), FactoryName);
+INSTANTIATE_TEST_SUITE_P(On, PeerContract, ::testing::Values(kEmulation), FactoryName);
 INSTANTIATE_TEST_SUITE_P(On, DeathContract, ::testing::Values(kEmulation), FactoryName);
 
 }  // namespace

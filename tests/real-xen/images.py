@@ -12,17 +12,20 @@ LIBRARIES = "usr/lib/x86_64-linux-gnu"
 GUEST_MODULES = ["xenfs", "xen-evtchn", "xen-gntdev", "xen-gntalloc", "xen-privcmd", "loop"]
 DOM0_MODULES = GUEST_MODULES + ["brd"]
 DOM0_LATER_MODULES = ["qemu-fw-cfg"]  # loaded by dom0/init when it is time
-OUR_PROGRAMS = ["vmsgd", "vmsgctl", "vmsg-frontend", "vmsg-decode"]
+# Below the folder of a build.
+OUR_PROGRAMS = ["bin/vmsgd", "bin/vmsgctl", "bin/vmsg-frontend", "bin/vmsg-decode",
+                "tests/emulated-xen/contract-peer", "tests/real-xen/contract/xen-contract-test"]
 XEN_TOOLS = ["xl", "xenstored", "xenconsoled", "xenconsole", "xen-init-dom0", "libxl-save-helper"]
 STORE_COMMANDS = ["read", "write", "ls", "rm", "list", "exists", "chmod", "watch"]
 
 
-def build(folder, programs):
-    """Writes `folder`/dom0.cpio, with the guest's kernel and image inside. programs: the folder of
-    our programs (build/<preset>/bin)."""
-    guest = _base(folder, programs, GUEST_MODULES)
+def build(folder, built):
+    """Writes `folder`/dom0.cpio, with the guest's kernel and image inside. built: the folder of a
+    build."""
+    guest = _base(folder, built, GUEST_MODULES)
     guest.add_file("init", f"{HERE}/guest/init", 0o755)
-    dom0 = _base(folder, programs, DOM0_MODULES, DOM0_LATER_MODULES)
+    guest.add_file("usr/bin/contract-machine", f"{HERE}/guest/contract-machine", 0o755)
+    dom0 = _base(folder, built, DOM0_MODULES, DOM0_LATER_MODULES)
     root = f"{folder}/root"
     for tool in XEN_TOOLS:
         dom0.add_program(f"usr/sbin/{tool}", f"{root}/usr/lib/xen-4.17/bin/{tool}")
@@ -32,13 +35,14 @@ def build(folder, programs):
     for name in sorted(os.listdir(f"{root}/etc/xen/scripts")):
         dom0.add_file(f"etc/xen/scripts/{name}", f"{root}/etc/xen/scripts/{name}", 0o755)
     dom0.add_file("init", f"{HERE}/dom0/init", 0o755)
+    dom0.add_file("usr/bin/contract-machine", f"{HERE}/dom0/contract-machine", 0o755)
     dom0.add_file("guest/vmlinux", f"{folder}/vmlinux", 0o644)
     dom0.add_bytes("guest/initramfs", guest.finish(), 0o644)
     with open(f"{folder}/dom0.cpio", "wb") as image:
         image.write(dom0.finish())
 
 
-def _base(folder, programs, modules, later=()):
+def _base(folder, built, modules, later=()):
     root = f"{folder}/root"
     image = _Image(folder)
     for name in ("dev/pts", "proc", "sys", "run", "tmp", "var/log/xen/console", "var/lib/xen", "etc/xen/auto"):
@@ -54,7 +58,7 @@ def _base(folder, programs, modules, later=()):
     for tool in ("mke2fs", "e2fsck"):
         image.add_program(f"usr/sbin/{tool}", f"{root}/sbin/{tool}")
     for program in OUR_PROGRAMS:
-        image.add_program(f"usr/bin/{program}", f"{programs}/{program}")
+        image.add_program(f"usr/bin/{os.path.basename(program)}", f"{built}/{program}")
     # The C++ runtime opens it at run time: ldd does not name it for every program.
     image.add_file(f"{LIBRARIES}/libgcc_s.so.1", f"/{LIBRARIES}/libgcc_s.so.1".replace("/usr", "", 1), 0o755)
     image.add_link("lib/x86_64-linux-gnu", f"/{LIBRARIES}")

@@ -84,7 +84,7 @@ absl::StatusOr<Answer> Hypervisor::Map(OpenHandle& handle, std::span<const std::
     return absl::InvalidArgumentError(
         absl::StrCat("a map request for ", request.count, " pages has ", body.size(), " bytes"));
   }
-  const std::shared_ptr<Domain> of = domains_.Find(request.domain);
+  const std::shared_ptr<Domain> of = domains_.FindWithZombies(request.domain);
   if (of == nullptr) {
     return absl::InvalidArgumentError(absl::StrCat("domain ", request.domain, " does not exist"));
   }
@@ -106,12 +106,13 @@ absl::StatusOr<Answer> Hypervisor::Map(OpenHandle& handle, std::span<const std::
     absl::Status allowed = of->grants.Check(refs[i], mapper.id, request.writable != 0);
     if (i == failing) allowed = absl::InvalidArgumentError("refused by fault map-fail");
     if (!allowed.ok()) {
+      for (uint32_t done = 0; done < i; ++done) of->grants.Unpin(refs[done]);
       return absl::InvalidArgumentError(absl::StrCat("entry ", i, " of ", refs.size(),
                                                      " grants of domain ", of->id,
                                                      " does not map: ", allowed.message()));
     }
+    of->grants.Pin(refs[i]);
   }
-  for (const GrantRef ref : refs) of->grants.Pin(ref);
   mapper.mapped_pages += refs.size();
 
   const std::vector<FrameRun> runs = RunsOf(of->grants, refs);

@@ -53,7 +53,7 @@ wait_for() { # SECONDS COMMAND...
 # Boots a guest; returns when it takes commands. Its config is /etc/xen/NAME.cfg.
 make_guest() { # pv|pvh NAME MEMORY_MIB [LINES OF THE CONFIG]
   write_config "$@"
-  xl create "/etc/xen/$2.cfg" >/dev/null
+  xl create "/etc/xen/$2.cfg" >/dev/null 9>&- # it leaves a daemon behind
   wait_guest "$2"
 }
 write_config() { # the same
@@ -107,7 +107,7 @@ start_vmsgd() { # [OPTION...]
   local from
   touch $VMSGD_LOG
   from=$(stat -c %s $VMSGD_LOG)
-  vmsgd --log-level=debug "$@" >>$VMSGD_LOG 2>&1 &
+  vmsgd --log-level=debug "$@" >>$VMSGD_LOG 2>&1 9>&- &
   VMSGD=$!
   wait_for 20 vmsgd_is_ready "$from"
 }
@@ -122,21 +122,21 @@ stop_vmsgd() {
 
 # --- what must not be left over
 
-# Pages of a domain that other domains have mapped: entries of its grant table that Xen calls pinned,
-# but for the reserved ones (console and xenstore).
+# How often pages of a domain are mapped, by any domain: the pins in Xen's dump of its grant table
+# (readers and writers are counted in two bytes), but for the reserved ones (console and xenstore).
 mappings_of() { # DOMID
+  local owner="" count=0 line ref pin
   xl dmesg -c >/dev/null
   xl debug-keys g
-  xl dmesg -c | awk -v domain="d$1" '
-    /grant-table for remote/ { for (i = 1; i <= NF; i++) if ($i ~ /^d[0-9]+$/) owner = $i }
-    owner == domain && match($0, /\[0x[0-9a-f]+\]/) {
-      if (strtonum_hex(substr($0, RSTART + 3, RLENGTH - 4)) >= 8) count++
-    }
-    function strtonum_hex(text,   i, value) {
-      for (i = 1; i <= length(text); i++) value = value * 16 + index("0123456789abcdef", substr(text, i, 1)) - 1
-      return value
-    }
-    END { print count + 0 }'
+  while read -r line; do
+    if [[ $line =~ "grant-table for remote d"([0-9]+) ]]; then
+      owner=${BASH_REMATCH[1]}
+    elif [[ $owner = "$1" && $line =~ \[(0x[0-9a-f]+)\]\ +[0-9]+\ 0x[0-9a-f]+\ (0x[0-9a-f]+) ]]; then
+      ref=${BASH_REMATCH[1]} pin=${BASH_REMATCH[2]}
+      ((ref < 8)) || count=$((count + (pin & 255) + (pin >> 8 & 255)))
+    fi
+  done < <(xl dmesg -c)
+  echo $count
 }
 # A destroyed domain stays as (null) while something maps its pages.
 no_zombie() { ! xl list | grep -q -F '(null)'; }

@@ -88,6 +88,14 @@ absl::StatusOr<std::shared_ptr<Domain>> DomainList::FindByText(
   return absl::NotFoundError(absl::StrCat("there is no domain ", domid_or_name));
 }
 
+std::shared_ptr<Domain> DomainList::FindWithZombies(grants::DomainId id) {
+  if (std::shared_ptr<Domain> live = Find(id); live != nullptr) return live;
+  ForgetUnmapped();
+  const auto zombie = std::find_if(zombies_.begin(), zombies_.end(),
+                                   [id](const auto& dead) { return dead->id == id; });
+  return zombie == zombies_.end() ? nullptr : *zombie;
+}
+
 void DomainList::Kill(const std::shared_ptr<Domain>& domain) {
   domain->state = Domain::State::kDying;
   live_.erase(domain->id);

@@ -56,6 +56,8 @@ class DomainList {
 
   // Live domains only (running or shut down).
   std::shared_ptr<Domain> Find(grants::DomainId id) const;
+  // Zombies too: as long as one is mapped, its grants can be mapped again.
+  std::shared_ptr<Domain> FindWithZombies(grants::DomainId id);
   // By domid or name. NotFound names it.
   absl::StatusOr<std::shared_ptr<Domain>> FindByText(absl::string_view domid_or_name) const;
 

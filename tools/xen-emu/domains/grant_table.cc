@@ -62,6 +62,10 @@ absl::Status GrantTable::Check(GrantRef ref, DomainId mapper, bool writable) con
   if (writable && !entry.writable) {
     return absl::InvalidArgumentError(absl::StrCat("reference ", ref, " is granted read-only"));
   }
+  if (entry.maps >= kMaxMapsOfAPage) {
+    return absl::InvalidArgumentError(absl::StrCat("reference ", ref, " is mapped ", entry.maps,
+                                                   " times, the most that Xen counts"));
+  }
   return absl::OkStatus();
 }
 

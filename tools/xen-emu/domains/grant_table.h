@@ -15,6 +15,8 @@ namespace vmsg::emu {
 class GrantTable {
  public:
   static constexpr uint32_t kEntriesPerFrame = 512;  // grant table version 1
+  // Xen's counters of an entry end at 128, and a mapping of a PV domain counts twice.
+  static constexpr uint32_t kMaxMapsOfAPage = 64;
 
   GrantTable(DomainMemory* memory, uint32_t max_frames)
       : memory_(*memory), capacity_(max_frames * kEntriesPerFrame) {}
