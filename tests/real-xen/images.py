@@ -13,9 +13,10 @@ GUEST_MODULES = ["xenfs", "xen-evtchn", "xen-gntdev", "xen-gntalloc", "xen-privc
 DOM0_MODULES = GUEST_MODULES + ["brd"]
 DOM0_LATER_MODULES = ["qemu-fw-cfg"]  # loaded by dom0/init when it is time
 # Below the folder of a build.
-OUR_PROGRAMS = ["bin/vmsgd", "bin/vmsgctl", "bin/vmsg-frontend", "bin/vmsg-decode",
-                "tests/emulated-xen/contract-peer", "tests/real-xen/contract/xen-contract-test"]
-XEN_TOOLS = ["xl", "xenstored", "xenconsoled", "xenconsole", "xen-init-dom0", "libxl-save-helper"]
+OUR_PROGRAMS = ["bin/vmsgd", "bin/vmsgctl", "bin/vmsg-frontend", "bin/vmsg-decode", "bin/disk-witness",
+                "bin/hotplug-cycles", "tests/emulated-xen/contract-peer", "tests/real-xen/contract/xen-contract-test"]
+XEN_TOOLS = ["xl", "xenstored", "xenconsoled", "xenconsole", "xen-init-dom0", "libxl-save-helper",
+             "lsevtchn", "xenstore-control"]
 STORE_COMMANDS = ["read", "write", "ls", "rm", "list", "exists", "chmod", "watch"]
 
 

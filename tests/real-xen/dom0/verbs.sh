@@ -19,7 +19,7 @@ fail() {
 scenario_line() {
   local line
   for line; do
-    [ "$line" -le "$VERBS" ] || { echo $((line - VERBS)); return; }
+    [ "$line" -le "${VERBS:-0}" ] || { echo $((line - VERBS)); return; }
   done
 }
 
@@ -75,7 +75,7 @@ destroy_guest() { # NAME
   rm -f "$CONSOLES/guest-$1.log"
 }
 wait_guest() { # NAME
-  wait_for 60 xenstore-exists "/local/domain/$(domid "$1")/data/ready"
+  wait_for 200 xenstore-exists "/local/domain/$(domid "$1")/data/ready"
 }
 domid() { xl domid "$1"; } # NAME
 

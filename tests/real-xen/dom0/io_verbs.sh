@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+# Verbs for scenarios with guests that are busy: their I/O, and what was lost when it is over.
+
+# Two guests, g1 and g2, each with a disk of its own on which it writes, flushes and compares.
+two_busy_guests() { # [OPTION OF g1's disk-witness]
+  start_vmsgd
+  for guest in g1 g2; do attach_disk $guest; done
+  start_io g1 "${1:-}"
+  start_io g2
+}
+attach_disk() { # GUEST [KEYS]
+  mkdir -p /srv
+  truncate -s 2M "/srv/$1.img"
+  vmsgctl attach "$1" "type=blk,path=/srv/$1.img${2:+,$2}"
+}
+# In the background of the guest, without end; returns when the first round is flushed.
+start_io() { # GUEST [OPTION]
+  in_guest "$1" "rm -f /tmp/io.status; xenstore-rm data/flushed 2>/dev/null
+    { disk-witness write ${2:-} >/tmp/io.log 2>&1; echo \$? >/tmp/io.status; } &"
+  wait_for 60 flushed "$1"
+}
+# The rounds that the guest has on stable storage, as far as it has said so.
+flushed() { xenstore-read "/local/domain/$(domid "$1")/data/flushed"; } # GUEST
+connections() { xenstore-read "/local/domain/$(domid "$1")/data/connections"; } # GUEST
+expect_io_goes_on() { # GUEST
+  local rounds
+  rounds=$(flushed "$1")
+  wait_for 60 eval "[ \$(flushed $1) -gt $((rounds + 2)) ]"
+}
+# Ends the I/O: nothing went wrong in it, all of it is in the image. CONNECTIONS: how many it took.
+stop_io() { # GUEST [CONNECTIONS]
+  expect_equal "connections of $1" "$(connections "$1")" "${2:-1}"
+  in_guest "$1" 'killall disk-witness; until [ -e /tmp/io.status ]; do usleep 20000; done
+    cat /tmp/io.log; exit $(cat /tmp/io.status)'
+  disk-witness check "/srv/$1.img" "$(flushed "$1")"
+}
+# The guest g1, which was domain DOMAIN, ended in the middle of its I/O: nothing of it is left, no round
+# up to ROUND is lost, and g2 has not noticed. CHECKED: its image was compared before.
+expect_g1_ended() { # DOMAIN ROUND
+  wait_for 60 eval "! xl list $1"
+  expect_no_zombie
+  for path in "/local/domain/$1" "/local/domain/0/backend/virtio-msg/$1" \
+    "/local/domain/0/error/backend/virtio-msg/$1"; do
+    wait_for 2 eval "! xenstore-exists $path"
+  done
+  expect_equal "mappings of domain $1" "$(mappings_of "$1")" 0
+  disk-witness check /srv/g1.img "$2"
+  expect_io_goes_on g2
+  stop_io g2
+  vmsgctl detach g2 all
+  expect_equal "nodes of buses" "$(bus_nodes)" 0
+  expect_equal "mappings of g2" "$(mappings_of "$(domid g2)")" 0
+  stop_vmsgd
+}
+
+# --- what is counted before and after
+
+# Event channels of a domain that are bound or wait for a peer.
+ports_of() { lsevtchn "$1" | wc -l; } # DOMID
+# Watches of all connections, from xenstored's report of its memory.
+watches() {
+  rm -f /run/xenstored.memory
+  xenstore-control memreport /run/xenstored.memory >/dev/null
+  grep -c 'struct watch' /run/xenstored.memory || true
+}
