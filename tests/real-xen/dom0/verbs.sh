@@ -142,7 +142,7 @@ mappings_of() { # DOMID
 no_zombie() { ! xl list | grep -q -F '(null)'; }
 expect_no_zombie() { wait_for 2 no_zombie; }
 # Nodes of buses, in the directories of guests and backends.
-bus_nodes() { xenstore-ls -f | grep -c virtio-msg/ || true; }
+bus_nodes() { xenstore-ls -f | grep -c -E '/(device|backend)/virtio-msg/' || true; }
 descriptors_of() { ls "/proc/$1/fd" | wc -l; } # PID
 
 # --- when it failed
