@@ -45,7 +45,7 @@ class HeldFileIo final : public backend::AsyncFileIo {
   // Ends the operation as a disk does, or with `error` (an errno) instead, or after `limit` bytes.
   void Complete(size_t index = 0, int error = 0, size_t limit = SIZE_MAX) {
     const Pending pending = pending_[index];
-    pending_.erase(pending_.begin() + index);
+    pending_.erase(pending_.begin() + static_cast<std::ptrdiff_t>(index));
     Operation* const operation = pending.operation;
     int64_t result = error != 0 ? -error : Transfer(*operation, limit);
     if (error == 0 && operation->kind == Operation::Kind::kSync) {
@@ -84,7 +84,8 @@ class HeldFileIo final : public backend::AsyncFileIo {
     uint64_t at = operation.offset;
     for (uint32_t i = 0; i < operation.piece_count; ++i) {
       for (size_t byte = 0; byte < operation.pieces[i].iov_len; ++byte, ++at) {
-        if (at >= cached.size() || at - operation.offset >= limit) return at - operation.offset;
+        if (at >= cached.size() || at - operation.offset >= limit)
+          return static_cast<int64_t>(at - operation.offset);
         char& guest = static_cast<char*>(operation.pieces[i].iov_base)[byte];
         if (operation.kind == Operation::Kind::kRead) {
           guest = cached[at];
@@ -94,7 +95,7 @@ class HeldFileIo final : public backend::AsyncFileIo {
         }
       }
     }
-    return at - operation.offset;
+    return static_cast<int64_t>(at - operation.offset);
   }
 
   std::deque<Pending> pending_;

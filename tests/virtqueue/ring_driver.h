@@ -70,7 +70,8 @@ class RingDriver {
   // Puts the head into the available ring; not visible before Expose.
   void Offer(uint16_t head) {
     memory_->Store<uint16_t>(
-        layout_.driver + wire::kAvailableRingOffset + 2 * (avail_idx_ & (size_ - 1)), head);
+        layout_.driver + wire::kAvailableRingOffset + uint64_t{2} * (avail_idx_ & (size_ - 1)),
+        head);
     ++avail_idx_;
   }
   void Expose() { ExposeIdx(avail_idx_); }
@@ -88,7 +89,8 @@ class RingDriver {
     const auto idx =
         memory_->Load<uint16_t>(layout_.device + wire::kUsedIdxOffset, std::memory_order_acquire);
     if (idx == used_seen_) return std::nullopt;
-    const uint64_t at = layout_.device + wire::kUsedRingOffset + 8 * (used_seen_ & (size_ - 1));
+    const uint64_t at =
+        layout_.device + wire::kUsedRingOffset + uint64_t{8} * (used_seen_ & (size_ - 1));
     ++used_seen_;
     return UsedEntry{memory_->Load<uint32_t>(at), memory_->Load<uint32_t>(at + 4)};
   }

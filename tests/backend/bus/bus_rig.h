@@ -96,7 +96,7 @@ class HeldMapper final : public backend::WindowMapper {
 class BusRig : public ::testing::Test, private backend::BusEvents {
  protected:
   static constexpr uint32_t kMaxPages = 256;
-  static constexpr uint64_t kBuffer = 64 * 4096;
+  static constexpr uint64_t kBuffer = uint64_t{64} * 4096;
 
   // `half`: bytes of each direction.
   explicit BusRig(size_t half = 8192, bool suppression = true, size_t message_size = 264)

@@ -7,42 +7,27 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
 #include <deque>
-#include <new>
 
 #include "backend/devices/blk/blk_device.h"
 #include "backend/devices/console/console_device.h"
 #include "backend/devices/rng/rng.h"
 #include "tests/backend/bus/bus_rig.h"
+#include "tests/backend/bus/poisoned_heap.h"
 #include "tests/devices/held_file_io.h"
-
-namespace {
-unsigned char poison = 0;
-}  // namespace
-
-// Fresh memory is never zero by chance.
-void* operator new(size_t size) {
-  void* const memory = malloc(size);
-  if (memory == nullptr) abort();
-  memset(memory, poison, size);
-  return memory;
-}
-void operator delete(void* memory) noexcept { free(memory); }
-void operator delete(void* memory, size_t) noexcept { free(memory); }
 
 namespace vmsg::testing {
 namespace {
 
-constexpr size_t kDiskBytes = 64 * 512;
-constexpr uint64_t kData = 96 * 4096;  // of the window: what devices write into
+constexpr size_t kDiskBytes = size_t{64} * 512;
+constexpr uint64_t kData = uint64_t{96} * 4096;  // of the window: what devices write into
 constexpr uint16_t kBlk = 1, kRng = 2, kConsole = 3, kNobody = 99;
 
 // What the stack of a later call starts out as.
 __attribute__((noinline)) void PoisonStack() {
   volatile unsigned char frame[64 * 1024];
-  for (size_t i = 0; i < sizeof(frame); ++i) frame[i] = poison;
+  for (size_t i = 0; i < sizeof(frame); ++i) frame[i] = heap_poison;
 }
 
 // Sixty bytes of 'r', then nothing for now, and so on.
@@ -183,7 +168,7 @@ class Conversation : public BusRig {
     Say(device, SetDeviceStatusRequest{kReady | kStatusFeaturesOk});
     RingDriver ring(memory_, 16, base);
     for (uint32_t queue = 0; queue < queues; ++queue) {
-      const RingDriver here(memory_, 16, base + queue * 16 * 4096);
+      const RingDriver here(memory_, 16, base + uint64_t{queue} * 16 * 4096);
       const auto& layout = here.layout();
       Say(device, SetVqueueRequest{queue, layout.size, layout.desc, layout.driver, layout.device});
     }
@@ -229,14 +214,14 @@ class Conversation : public BusRig {
     Say(device, wire::EventAvail{0, 0});
   }
   void UseRng() {
-    RingDriver ring = Start(kRng, 16 * 4096);
+    RingDriver ring = Start(kRng, uint64_t{16} * 4096);
     Offer(ring, kRng, 100);
     loop_.Advance(absl::Seconds(1));
     Turn();
     EXPECT_EQ(ring.TakeAllUsed().size(), 1u);
   }
   void UseConsole() {
-    RingDriver ring = Start(kConsole, 32 * 4096, 2);
+    RingDriver ring = Start(kConsole, uint64_t{32} * 4096, 2);
     Offer(ring, kConsole, 200);
     Turn();
     EXPECT_THAT(ring.TakeAllUsed(), ::testing::ElementsAre(UsedEntry{0, 5}));
@@ -253,7 +238,7 @@ class Conversation : public BusRig {
 TEST(ReplyBytes, NothingOfOurMemoryReachesAGuest) {
   std::vector<std::byte> seen[2];
   for (int round = 0; round < 2; ++round) {
-    poison = round == 0 ? 0x5a : 0xa5;
+    heap_poison = round == 0 ? 0x5a : 0xa5;
     random_is_due = false;
     Conversation conversation;
     seen[round] = conversation.Hold();
