@@ -187,6 +187,13 @@ absl::Status WriteState(Store& store, absl::string_view directory, XenbusState s
   return WriteNodesAndState(store, std::string(directory), {}, state);
 }
 
+absl::Status NodeQuotaError(const absl::Status& refused) {
+  return absl::ResourceExhaustedError(
+      absl::StrCat("this domain may own no more nodes in xenstore (xenstored's --entry-nb, 1000 by "
+                   "default for a domain other than Dom0; a bus takes about 20): ",
+                   refused.message()));
+}
+
 absl::Status ReportBackendError(Store& store, const BusAddress& bus, const absl::Status& error) {
   absl::Status report = store.Write(BackendErrorPath(bus), ErrorText(error));
   absl::Status hotplug = store.Transaction([&](NodeAccess& nodes) {

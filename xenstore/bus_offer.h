@@ -61,6 +61,9 @@ absl::StatusOr<XenbusState> ReadState(NodeAccess& nodes, absl::string_view direc
 // directory that the toolstack removed.
 absl::Status WriteState(Store& store, absl::string_view directory, XenbusState state);
 
+// `refused`: xenstored's answer to a domain that owns as many nodes as it may. Names the quota.
+absl::Status NodeQuotaError(const absl::Status& refused);
+
 // A refusal, as text for the administrator: the xenbus error node and hotplug-error. Cut to fit.
 absl::Status ReportBackendError(Store& store, const BusAddress& bus, const absl::Status& error);
 absl::Status ReportFrontendError(Store& store, const BusAddress& bus, const absl::Status& error);

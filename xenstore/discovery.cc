@@ -28,10 +28,6 @@ std::string RelativePath(const BusAddress& bus) {
   return absl::StrCat(kRoot, "/", bus.frontend, "/", bus.id);
 }
 
-std::string FrontendStatePath(const BusAddress& bus) {
-  return absl::StrCat(bus.FrontendPath(), "/", kState);
-}
-
 absl::StatusOr<uint64_t> ParseDomain(absl::string_view text) {
   return ParseDecimal(text, "the frontend's domain", 0, kLastDomain);
 }
@@ -55,7 +51,7 @@ absl::StatusOr<std::unique_ptr<BusDiscovery>> BusDiscovery::Start(Store* store,
 
 BusDiscovery::~BusDiscovery() {
   for (const auto& [address, bus] : buses_) {
-    store_->Unwatch(FrontendStatePath(address), kFrontendToken).IgnoreError();
+    store_->Unwatch(address.FrontendPath(), kFrontendToken).IgnoreError();
   }
   store_->Unwatch(kRoot, kBackendToken).IgnoreError();
   store_->Unwatch(kReleaseDomain, kReleaseToken).IgnoreError();
@@ -100,9 +96,10 @@ void BusDiscovery::Mark(const WatchEvent& event) {
     for (const uint16_t frontend : Frontends()) dirty_domains_.insert(frontend);
     listener_->OnDomainReleased();
   } else if (event.token == kFrontendToken) {
-    // /local/domain/<F>/device/virtio-msg/<id>/state, as we watch it.
+    // /local/domain/<F>/device/virtio-msg/<id>, as we watch it, or its state below. The guest's
+    // other nodes are nothing to us.
     const std::vector<absl::string_view> parts = absl::StrSplit(event.path, '/');
-    if (parts.size() < 7) return;
+    if (parts.size() != 7 && (parts.size() != 8 || parts[7] != kState)) return;
     const absl::StatusOr<uint64_t> frontend = ParseDomain(parts[3]);
     const absl::StatusOr<uint64_t> id = ParseBusId(parts[6]);
     if (!frontend.ok() || !id.ok()) return;
@@ -230,11 +227,22 @@ absl::StatusOr<std::optional<std::string>> BusDiscovery::ReadNode(const std::str
   return std::optional<std::string>();
 }
 
-absl::StatusOr<std::optional<XenbusState>> BusDiscovery::FrontendState(const BusAddress& address) {
-  absl::StatusOr<std::optional<std::string>> text = ReadNode(FrontendStatePath(address));
+absl::Status BusDiscovery::ReadFrontend(const BusAddress& address, Bus& bus, BusView& view) {
+  const std::string directory = address.FrontendPath();
+  absl::StatusOr<std::optional<std::string>> text = ReadNode(absl::StrCat(directory, "/", kState));
   if (!text.ok()) return text.status();
-  if (!text->has_value()) return std::optional<XenbusState>();
-  return std::optional<XenbusState>(ParseState(**text).value_or(XenbusState::kUnknown));
+  bus.frontend_gone = false;
+  view.frontend = std::nullopt;
+  if (text->has_value()) {
+    view.frontend = ParseState(**text).value_or(XenbusState::kUnknown);
+    return absl::OkStatus();
+  }
+  // Only the toolstack makes the directory, so it does not come back. Outside Dom0, forbidden may
+  // mean gone: what is above is not ours to see.
+  const absl::Status exists = store_->Read(directory).status();
+  if (absl::IsUnavailable(exists)) return exists;
+  bus.frontend_gone = absl::IsNotFound(exists) || absl::IsPermissionDenied(exists);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<bool> BusDiscovery::Online(const BusAddress& address) {
@@ -260,19 +268,20 @@ absl::Status BusDiscovery::ScanBus(const BusAddress& address, const Dirty& dirty
     if (known->second.domain_gone) known->second.domain_gone = DomainGone(address.frontend);
     absl::StatusOr<bool> online = Online(address);
     if (!online.ok()) return online.status();
-    view.online = *online && !known->second.domain_gone && !known->second.ended;
-    // Removed and made anew before we looked: the toolstack starts a bus at 1.
-    if (view.online && !known->second.reported.online && view.ours == XenbusState::kInitialising) {
-      Vanish(address);
-      return Appear(address);
-    }
+    known->second.online_node = *online;
   }
   if (dirty.frontend) {
-    absl::StatusOr<std::optional<XenbusState>> frontend = FrontendState(address);
-    if (!frontend.ok()) return frontend.status();
-    view.frontend = *frontend;
+    if (absl::Status status = ReadFrontend(address, known->second, view); !status.ok()) {
+      return status;
+    }
   }
   Bus& bus = known->second;
+  view.online = bus.online_node && !bus.frontend_gone && !bus.domain_gone && !bus.ended;
+  // Removed and made anew before we looked: the toolstack starts a bus at 1.
+  if (dirty.bus && view.online && !bus.reported.online && view.ours == XenbusState::kInitialising) {
+    Vanish(address);
+    return Appear(address);
+  }
   const bool changed = view.online != bus.reported.online || view.frontend != bus.reported.frontend;
   bus.reported = view;
   if (changed) listener_->OnBusChanged(address, view);
@@ -307,10 +316,17 @@ absl::Status BusDiscovery::Appear(const BusAddress& address) {
                                      " is not served until another one is removed")));
     return absl::OkStatus();
   }
-  if (absl::Status watch = store_->Watch(FrontendStatePath(address), kFrontendToken);
+  if (absl::Status watch = store_->Watch(address.FrontendPath(), kFrontendToken);
       !watch.ok() && !absl::IsAlreadyExists(watch)) {
     if (absl::IsUnavailable(watch)) return watch;
-    RefuseBus(path, watch);
+    starved_ = true;
+    RefuseBus(path, absl::IsResourceExhausted(watch)
+                        ? absl::ResourceExhaustedError(absl::StrCat(
+                              "this domain may watch no more of xenstore than ", buses_.size(),
+                              " buses (xenstored's --watch-nb, 128 by default for a domain other "
+                              "than Dom0): ",
+                              watch.message()))
+                        : watch);
     return absl::OkStatus();
   }
   refused_buses_.erase(path);
@@ -319,20 +335,20 @@ absl::Status BusDiscovery::Appear(const BusAddress& address) {
   fresh.reported.ours = ParseState(**state).value_or(XenbusState::kUnknown);
   absl::StatusOr<bool> online = Online(address);
   if (!online.ok()) return online.status();
-  fresh.reported.online = *online && !fresh.domain_gone;
-  absl::StatusOr<std::optional<XenbusState>> frontend = FrontendState(address);
-  if (!frontend.ok()) return frontend.status();
-  fresh.reported.frontend = *frontend;
+  fresh.online_node = *online;
+  if (absl::Status read = ReadFrontend(address, fresh, fresh.reported); !read.ok()) return read;
+  fresh.reported.online = fresh.online_node && !fresh.frontend_gone && !fresh.domain_gone;
   Bus& bus = buses_[address] = std::move(fresh);
   listener_->OnBusAppeared(address, bus.reported);
   return ScanDevices(address, bus);
 }
 
 void BusDiscovery::Vanish(const BusAddress& address) {
-  store_->Unwatch(FrontendStatePath(address), kFrontendToken).IgnoreError();
+  store_->Unwatch(address.FrontendPath(), kFrontendToken).IgnoreError();
   buses_.erase(address);
   // One that was refused for being too many may have its place now.
   dirty_frontends_.insert(address.frontend);
+  if (std::exchange(starved_, false)) root_dirty_ = true;
   listener_->OnBusVanished(address);
 }
 

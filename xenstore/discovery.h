@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The backend's view of xenstore: which buses and device entries exist, and what changed. Watches
-// the own backend directory and every frontend's state node; reports differences, never repeats.
+// the own backend directory and every frontend's directory; reports differences, never repeats.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +31,8 @@ inline constexpr size_t kMaxRefusedNames = 256;
 struct BusView {
   XenbusState ours = XenbusState::kUnknown;  // our state node
   std::optional<XenbusState> frontend;       // nullopt: gone or not readable; kUnknown: no state
-  bool online = true;                        // not asked to go, and the frontend's domain exists
+  // Not asked to go, and the frontend's domain and its directory for this bus exist.
+  bool online = true;
   bool operator==(const BusView&) const = default;
 };
 
@@ -111,8 +112,10 @@ class BusDiscovery {
   };
   struct Bus {
     BusView reported;
-    bool domain_gone = false;  // as the store says
-    bool ended = false;        // as EndDomain said
+    bool online_node = true;
+    bool frontend_gone = false;  // its directory, not only the state in it
+    bool domain_gone = false;    // as the store says
+    bool ended = false;          // as EndDomain said
     absl::btree_map<uint16_t, DeviceRecord> devices;
     absl::btree_set<std::string> refused;  // names below device/
   };
@@ -130,7 +133,7 @@ class BusDiscovery {
   absl::Status Appear(const BusAddress& address);
   void Vanish(const BusAddress& address);
   absl::StatusOr<std::optional<std::string>> ReadNode(const std::string& path);
-  absl::StatusOr<std::optional<XenbusState>> FrontendState(const BusAddress& address);
+  absl::Status ReadFrontend(const BusAddress& address, Bus& bus, BusView& view);
   absl::StatusOr<bool> Online(const BusAddress& address);
   bool DomainGone(uint16_t frontend);
   // discovery_devices.cc
@@ -150,6 +153,7 @@ class BusDiscovery {
   absl::btree_map<BusAddress, Bus> buses_;
   absl::btree_set<std::string> refused_buses_;
   bool root_dirty_ = false;
+  bool starved_ = false;  // a bus was refused because xenstored gives us no more
   absl::btree_set<uint16_t> dirty_frontends_;
   absl::btree_set<uint16_t> dirty_domains_;
   absl::btree_map<BusAddress, Dirty> dirty_buses_;

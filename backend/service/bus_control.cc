@@ -69,6 +69,7 @@ std::string BusControl::Name() const {
 void BusControl::Update(const xenstore::BusView& view) {
   view_.frontend = view.frontend;
   view_.online = view.online;
+  offer_refused_ = false;
   Evaluate();
 }
 
@@ -186,8 +187,14 @@ void BusControl::SetState(XenbusState state) {
 }
 
 bool BusControl::Offer() {
+  if (offer_refused_) return false;
   patient_ = true;
   absl::Status status = xenstore::WriteOffer(*services_.store, address_, services_.offer);
+  if (absl::IsResourceExhausted(status)) {
+    offer_refused_ = true;
+    Refuse(xenstore::NodeQuotaError(status));
+    return false;
+  }
   if (!status.ok()) {
     LogLine(LogLevel::kError, absl::StrCat("writing the offer: ", status.message()));
     return false;

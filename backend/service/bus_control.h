@@ -155,8 +155,9 @@ class BusControl {
   Goal goal_ = Goal::kNone;
   bool gone_ = false;
   bool stopping_ = false;
-  bool refused_ = false;  // the last attempt to connect
-  bool patient_ = true;   // connecting may wait for devices
+  bool refused_ = false;        // the last attempt to connect
+  bool offer_refused_ = false;  // by xenstored; until the frontend moves
+  bool patient_ = true;         // connecting may wait for devices
   EventLoop::TimerId patience_ = 0;
 
   IoThread* thread_ = nullptr;

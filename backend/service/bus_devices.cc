@@ -174,10 +174,13 @@ void BusControl::Report(DeviceControl& device, const absl::Status& status) {
   if (gone_ || device.vanished) return;
   absl::Status reported =
       xenstore::ReportDevice(*services_.store, address_, absl::StrCat(device.nodes.number), status);
-  if (!reported.ok() && !absl::IsNotFound(reported)) {
-    LogLine(LogLevel::kError, absl::StrCat("device ", device.nodes.number,
-                                           ": writing its status: ", reported.message()));
-  }
+  if (reported.ok() || absl::IsNotFound(reported)) return;
+  LogLine(LogLevel::kError, absl::StrCat("device ", device.nodes.number,
+                                         ": writing its status: ", reported.message()));
+  // The bus's node for it is there already.
+  if (!absl::IsResourceExhausted(reported)) return;
+  xenstore::ReportBackendError(*services_.store, address_, xenstore::NodeQuotaError(reported))
+      .IgnoreError();
 }
 
 void BusControl::CloseElsewhere(DeviceControl& device) {

@@ -46,6 +46,7 @@ absl::StatusOr<std::unique_ptr<Supervisor>> Supervisor::Start(
   self->store_ = *std::move(store);
   absl::StatusOr<uint16_t> domain = xenstore::OwnDomain(*self->store_);
   if (!domain.ok()) return domain.status();
+  self->self_ = *domain;
   self->workers_ = std::make_unique<WorkerPool>();
   services.store = self->store_.get();
   services.loop = loop;
@@ -180,6 +181,15 @@ void Supervisor::OnDeviceRefused(const xenstore::BusAddress& bus, const std::str
 
 void Supervisor::OnBusRefused(const std::string& path, const absl::Status& reason) {
   Log(LogLevel::kError, absl::StrCat(path, ": refused: ", reason.message()));
+  const absl::StatusOr<xenstore::BusAddress> bus =
+      xenstore::ParseBackendPath(absl::StrCat("/local/domain/", self_, "/", path));
+  if (!bus.ok()) return;
+  // The guest and the administrator are told; the bus is looked at again when there is room.
+  xenstore::ReportBackendError(*store_, *bus, reason).IgnoreError();
+  for (const xenstore::XenbusState state :
+       {xenstore::XenbusState::kClosing, xenstore::XenbusState::kClosed}) {
+    xenstore::WriteState(*store_, bus->BackendPath(), state).IgnoreError();
+  }
 }
 
 void Supervisor::Stop() {

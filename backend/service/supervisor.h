@@ -94,6 +94,7 @@ class Supervisor : private xenstore::BusListener {
   absl::AnyInvocable<void(absl::Status)> stopped_;
   absl::AnyInvocable<void()> changed_;
   uint32_t max_window_pages_ = 0;
+  uint16_t self_ = 0;  // the own domain
 
   // In the order of what needs what: buses are gone before workers, workers before threads.
   std::unique_ptr<xenstore::Store> store_;

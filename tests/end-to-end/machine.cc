@@ -13,7 +13,8 @@
 
 namespace vmsg::test {
 
-absl::StatusOr<std::unique_ptr<Machine>> Machine::Start(std::vector<std::string> service_options) {
+absl::StatusOr<std::unique_ptr<Machine>> Machine::Start(std::vector<std::string> service_options,
+                                                        bool in_driver_domain) {
   std::unique_ptr<Machine> machine(new Machine);
   std::string pattern = (std::filesystem::temp_directory_path() / "vmsg-machine.XXXXXX").string();
   if (mkdtemp(pattern.data()) == nullptr) return absl::ErrnoToStatus(errno, "mkdtemp");
@@ -22,6 +23,11 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Start(std::vector<std::string>
   absl::StatusOr<std::unique_ptr<EmulatedXen>> xen = EmulatedXen::Start();
   if (!xen.ok()) return xen.status();
   machine->xen_ = *std::move(xen);
+  if (in_driver_domain) {
+    absl::StatusOr<grants::DomainId> domain = machine->xen_->CreateDomain("driver");
+    if (!domain.ok()) return domain.status();
+    machine->service_domain_ = *domain;
+  }
   if (absl::Status started = machine->StartService(); !started.ok()) return started;
   return machine;
 }
@@ -36,8 +42,8 @@ Machine::~Machine() {
 
 absl::Status Machine::StartService() {
   // Not this machine's own configs, unless a test has some.
-  std::vector<std::string> command = {VMSGD_PROGRAM, absl::StrCat("--xen=", xen_->XenOption(0)),
-                                      "--config-dir="};
+  std::vector<std::string> command = {
+      VMSGD_PROGRAM, absl::StrCat("--xen=", xen_->XenOption(service_domain_)), "--config-dir="};
   command.insert(command.end(), service_options_.begin(), service_options_.end());
   absl::StatusOr<ChildProcess> service = ChildProcess::Start(command, log_path());
   if (!service.ok()) return service.status();
@@ -53,7 +59,7 @@ absl::StatusOr<grants::DomainId> Machine::CreateGuest(const std::string& name,
                                                       const std::vector<std::string>& entries) {
   absl::StatusOr<grants::DomainId> domain = xen_->CreateDomain(name);
   if (!domain.ok() || entries.empty()) return domain;
-  std::vector<std::string> command = {"attach", name};
+  std::vector<std::string> command = {"attach", name, absl::StrCat("--backend=", service_domain_)};
   command.insert(command.end(), entries.begin(), entries.end());
   absl::StatusOr<Finished> attached = Ctl(command);
   if (!attached.ok()) return attached.status();

@@ -16,13 +16,14 @@ namespace vmsg::test {
 // One thread at a time. Everything ends with it.
 class Machine {
  public:
-  // `service_options` go to vmsgd.
+  // `service_options` go to vmsgd. It runs in Dom0, or in a domain "driver" of its own.
   static absl::StatusOr<std::unique_ptr<Machine>> Start(
-      std::vector<std::string> service_options = {});
+      std::vector<std::string> service_options = {}, bool in_driver_domain = false);
   ~Machine();
 
   EmulatedXen& xen() { return *xen_; }
   ChildProcess& service() { return service_; }
+  grants::DomainId service_domain() const { return service_domain_; }
   // After the service ended: starts it again.
   absl::Status StartService();
 
@@ -53,6 +54,7 @@ class Machine {
 
   std::string directory_;
   std::vector<std::string> service_options_;
+  grants::DomainId service_domain_ = 0;
   std::unique_ptr<EmulatedXen> xen_;
   ChildProcess service_;
 };

@@ -136,7 +136,7 @@ TEST_F(BusCreationTest, EveryFailedWriteLeavesNothingBehind) {
     ++failures;
     EXPECT_EQ(tree_.nodes().size(), before) << "write " << k;
   }
-  EXPECT_EQ(failures, 10);  // the nodes of the binding
+  EXPECT_EQ(failures, 11);  // the nodes of the binding
 }
 
 TEST_F(BusCreationTest, WhatAGuestPreparedInTheFrontendDirectoryIsGone) {

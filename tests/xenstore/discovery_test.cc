@@ -91,11 +91,58 @@ TEST_F(DiscoveryTest, FrontendStateIsReportedWhenItDiffers) {
   EXPECT_THAT(Settle(), IsEmpty());
 }
 
-TEST_F(DiscoveryTest, VanishedFrontendStateIsReportedAsGone) {
+TEST_F(DiscoveryTest, VanishedFrontendStateIsReportedAsGoneAndMayComeBack) {
   CreateBus();
   Settle();
-  ASSERT_TRUE(guest_->Remove(kFoundBus.FrontendPath()).ok());
+  ASSERT_TRUE(guest_->Remove(kFoundBus.FrontendPath() + "/state").ok());
   EXPECT_THAT(Settle(), ElementsAre("changed 5/2 front gone ours 1"));
+  ASSERT_TRUE(guest_->Write(kFoundBus.FrontendPath() + "/state", "1").ok());
+  EXPECT_THAT(Settle(), ElementsAre("changed 5/2 front 1 ours 1"));
+}
+
+// Whoever removed it, the toolstack that destroyed the guest or the guest itself: a driver domain
+// could not tell, and only the toolstack makes such a directory.
+TEST_F(DiscoveryTest, VanishedFrontendDirectoryEndsTheBus) {
+  CreateBus();
+  Settle();
+  ASSERT_TRUE(guest_->Remove(kFoundBus.FrontendPath() + "/state").ok());
+  Settle();
+  ASSERT_TRUE(guest_->Remove(kFoundBus.FrontendPath()).ok());
+  EXPECT_THAT(Settle(), ElementsAre("changed 5/2 front gone ours 1 offline"));
+}
+
+TEST_F(DiscoveryTest, DriverDomainLearnsOfAGuestsEndFromItsNodes) {
+  tree_.CreateDomain(3, "driver");
+  auto store = tree_.Connect(3);
+  RecordingListener listener;
+  // MemoryStore refuses a driver domain's watch for @releaseDomain; xenstored just never fires it.
+  auto discovery = BusDiscovery::Start(store.get(), &listener, 3);
+  ASSERT_TRUE(discovery.ok()) << discovery.status();
+  const auto settle = [&] {
+    while (*(*discovery)->Process()) {
+    }
+    return listener.Take();
+  };
+  const BusAddress bus{5, 3, 0};
+  CreateBus(bus);
+  EXPECT_THAT(settle(), ElementsAre("appeared 5/0 front 1 ours 1"));
+  tree_.DestroyDomain(5);
+  EXPECT_THAT(settle(), ElementsAre("changed 5/0 front gone ours 1 offline"));
+  // The directory is its own to remove, and so is the one above.
+  EXPECT_EQ(RemoveBackendDirectory(*store, bus), absl::OkStatus());
+  EXPECT_FALSE(tree_.Has("/local/domain/3/backend/virtio-msg/5"));
+  EXPECT_THAT(settle(), ElementsAre("vanished 5/0"));
+}
+
+TEST_F(DiscoveryTest, DomainThatSomebodySaysIsGoneEndsItsBusesOnly) {
+  tree_.CreateDomain(6, "g2");
+  CreateBus();
+  CreateBus({6, 0, 0});
+  Settle();
+  discovery_->EndDomain(5);
+  EXPECT_THAT(Settle(), ElementsAre("changed 5/2 front 1 ours 1 offline"));
+  discovery_->EndDomain(5);
+  EXPECT_THAT(Settle(), IsEmpty());
 }
 
 TEST_F(DiscoveryTest, FrontendStateThatIsNoneIsUnknown) {
@@ -187,7 +234,20 @@ TEST_F(DiscoveryTest, WatchQuotaRefusesTheBus) {
   store_->watch_quota_reached = true;
   CreateBus();
   EXPECT_THAT(Settle(), ElementsAre("bus refused backend/virtio-msg/5/2"));
+  EXPECT_THAT(listener_.reasons.back(), HasSubstr("--watch-nb"));
   EXPECT_EQ(discovery_->bus_count(), 0u);
+}
+
+TEST_F(DiscoveryTest, RoomForAWatchIsUsedByWhoeverWasRefused) {
+  tree_.CreateDomain(6, "g2");
+  CreateBus();
+  Settle();
+  store_->watch_quota_reached = true;
+  CreateBus({6, 0, 0});
+  EXPECT_THAT(Settle(), ElementsAre("bus refused backend/virtio-msg/6/0"));
+  store_->watch_quota_reached = false;
+  tree_.Erase(kFoundBus.BackendPath());
+  EXPECT_THAT(Settle(), ElementsAre("vanished 5/2", "appeared 6/0 front 1 ours 1"));
 }
 
 TEST_F(DiscoveryTest, FloodOfStateChangesIsOneLookAndOneReport) {

@@ -41,7 +41,9 @@ absl::Status RemoveWithParents(NodeAccess& nodes, std::string path, int levels) 
     path = Parent(path);
     absl::StatusOr<std::vector<std::string>> children = nodes.List(path);
     if (!children.ok() || !children->empty()) return absl::OkStatus();
-    if (absl::Status status = RemoveIfThere(nodes, path); !status.ok()) return status;
+    absl::Status status = RemoveIfThere(nodes, path);
+    if (absl::IsPermissionDenied(status)) return absl::OkStatus();  // another one's to keep
+    if (!status.ok()) return status;
   }
   return absl::OkStatus();
 }
@@ -88,6 +90,15 @@ absl::Status CreateBus(NodeAccess& nodes, const BusAddress& bus) {
       !status.ok()) {
     return status;
   }
+  // Its own, so that a backend outside Dom0 can remove it after its last bus.
+  const std::vector<Permission> backends_own = {{bus.backend, Access::kNone}};
+  absl::StatusOr<bool> parent_exists = Exists(nodes, Parent(back));
+  if (!parent_exists.ok()) return parent_exists.status();
+  if (!*parent_exists) {
+    if (absl::Status status = MakeOwned(nodes, Parent(back), backends_own); !status.ok()) {
+      return status;
+    }
+  }
   if (absl::Status status =
           MakeOwned(nodes, back, {{bus.backend, Access::kNone}, {bus.frontend, Access::kRead}});
       !status.ok()) {
@@ -97,11 +108,14 @@ absl::Status CreateBus(NodeAccess& nodes, const BusAddress& bus) {
                                      {{kFrontend, front},
                                       {kFrontendId, absl::StrCat(bus.frontend)},
                                       {kOnline, "1"},
-                                      {kState, initial}});
+                                      {kState, initial},
+                                      // There from the start: a backend that may own no more
+                                      // nodes can still say so.
+                                      {kHotplugErrorNode, ""}});
       !status.ok()) {
     return status;
   }
-  return MakeOwned(nodes, DevicesPath(bus), {{bus.backend, Access::kNone}});
+  return MakeOwned(nodes, DevicesPath(bus), backends_own);
 }
 
 absl::Status AddDevice(NodeAccess& nodes, const BusAddress& bus, const DeviceNodesToWrite& device) {
@@ -185,8 +199,11 @@ absl::Status RequestBusRemoval(Store& store, const BusAddress& bus) {
 }
 
 absl::Status RemoveBackendDirectory(Store& store, const BusAddress& bus) {
-  return store.Transaction(
-      [&](NodeAccess& nodes) { return RemoveWithParents(nodes, bus.BackendPath(), 1); });
+  return store.Transaction([&](NodeAccess& nodes) {
+    // Where it never reported an error, it may not be allowed to look for one.
+    RemoveWithParents(nodes, Parent(BackendErrorPath(bus)), 1).IgnoreError();
+    return RemoveWithParents(nodes, bus.BackendPath(), 1);
+  });
 }
 
 absl::Status RemoveBus(Store& store, const BusAddress& bus) {

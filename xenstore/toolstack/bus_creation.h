@@ -47,7 +47,8 @@ absl::Status RequestBusRemoval(Store& store, const BusAddress& bus);
 // Removes what is left of a bus on both sides: both directories, the error nodes and parents that
 // became empty. Nothing there is no error.
 absl::Status RemoveBus(Store& store, const BusAddress& bus);
-// The backend's part of it: its own directory, and the frontend's directory above if it is empty.
+// The backend's part of it: its own directory, the one of all the frontend's buses above if it is
+// empty, and its error node.
 absl::Status RemoveBackendDirectory(Store& store, const BusAddress& bus);
 
 // The numbers of the bus's device entries, ascending. Empty: none, or no bus. Names that are no
