@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "backend/runtime/rate_limited_log.h"
 #include "xenstore/introduction/introductions.h"
+#include "xenstore/standalone/disk_claims.h"
 
 namespace vmsg::backend {
 namespace {
@@ -39,6 +40,17 @@ StoreThread::Make FollowConfigs(std::vector<std::string> directories, uint16_t s
   };
 }
 
+StoreThread::Make ClaimDisks(uint16_t self) {
+  return [self](xenstore::Store& store) -> absl::StatusOr<StoreThread::Process> {
+    absl::StatusOr<std::unique_ptr<xenstore::DiskClaims>> claims =
+        xenstore::DiskClaims::Start(&store, self, [](bool error, const std::string& text) {
+          Log(error ? LogLevel::kError : LogLevel::kInfo, text);
+        });
+    if (!claims.ok()) return claims.status();
+    return StoreThread::Process([claims = *std::move(claims)] { return claims->Process(); });
+  };
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<std::unique_ptr<StoreThread>>> StartToolstackThreads(
@@ -58,6 +70,11 @@ absl::StatusOr<std::vector<std::unique_ptr<StoreThread>>> StartToolstackThreads(
     absl::Status status =
         start("following xl's configs", FollowConfigs(options.config_directories, self));
     if (!status.ok()) return status;
+  }
+  if (options.claim_standalone_disks) {
+    if (absl::Status status = start("claiming standalone disks", ClaimDisks(self)); !status.ok()) {
+      return status;
+    }
   }
   return threads;
 }

@@ -16,6 +16,9 @@ namespace vmsg::backend {
 struct ToolstackOptions {
   // Where xl domain configs lie; empty: none are followed.
   std::vector<std::string> config_directories;
+  // Serve xl's disks with backendtype=standalone,specification=virtio. ioreq backends use the same
+  // nodes.
+  bool claim_standalone_disks = false;
 };
 
 // A thread for each part that is wanted. They end with the result; the platform outlives Start

@@ -47,6 +47,8 @@ const char* HelpText() {
          "  --config-dir=DIR[:DIR] where xl's domain configs lie, whose virtio_msg entries are\n"
          "                         attached when a domain is introduced; default\n"
          "                         /etc/xen:/etc/xen/auto, empty: none\n"
+         "  --claim-standalone-disks=0|1   serve xl's disks with backendtype=standalone,\n"
+         "                         specification=virtio; default 0: ioreq backends use them, too\n"
          "  --trace=FILE           write every message to FILE, for vmsg-decode\n"
          "  --log-level=error|warning|info|debug   default info\n"
          "  --sandbox=on|off       give up privileges and system calls after the start; default "

@@ -61,6 +61,12 @@ absl::Status SetConfigDir(const std::string& value, Arguments& arguments) {
   return absl::OkStatus();
 }
 
+absl::Status SetClaimStandaloneDisks(const std::string& value, Arguments& arguments) {
+  if (value != "0" && value != "1") return absl::InvalidArgumentError("0 or 1");
+  arguments.service.toolstack.claim_standalone_disks = value == "1";
+  return absl::OkStatus();
+}
+
 absl::Status SetTrace(const std::string& value, Arguments& arguments) {
   arguments.service.trace_path = value;
   return absl::OkStatus();
@@ -102,6 +108,7 @@ const std::vector<OptionRow>& OptionTable() {
       {"spin-us", true, WhenChanged::kAtReload, SetSpin},
       {"check-domains", true, WhenChanged::kAtRestart, SetCheckDomains},
       {"config-dir", true, WhenChanged::kAtRestart, SetConfigDir},
+      {"claim-standalone-disks", true, WhenChanged::kAtRestart, SetClaimStandaloneDisks},
       {"trace", true, WhenChanged::kAtReload, SetTrace},
       {"log-level", true, WhenChanged::kAtReload, SetLogLevel},
       {"sandbox", true, WhenChanged::kAtRestart, SetSandbox},
