@@ -52,10 +52,20 @@ wait_for() { # SECONDS COMMAND...
 
 # Boots a guest; returns when it takes commands. Its config is /etc/xen/NAME.cfg.
 make_guest() { # pv|pvh NAME MEMORY_MIB [LINES OF THE CONFIG]
+  local attempt
   write_config "$@"
-  xl create "/etc/xen/$2.cfg" >/dev/null 9>&- # it leaves a daemon behind
-  wait_guest "$2"
+  for attempt in 1 2 3 4 5; do
+    xl create "/etc/xen/$2.cfg" >/dev/null 9>&- # it leaves a daemon behind
+    wait_for 200 guest_is_up_or_gone "$2"
+    ! guest_is_up "$2" || return 0
+    # QEMU's interpreter loses a PVH guest's state now and then: a triple fault before its first process.
+    [ "$1" = pvh ] || break
+    echo "guest $2 ended while it booted, attempt $attempt"
+  done
+  fail "guest $2 does not boot"
 }
+guest_is_up() { xenstore-exists "/local/domain/$(domid "$1" 2>/dev/null)/data/ready"; } # NAME
+guest_is_up_or_gone() { ! domid "$1" || guest_is_up "$1"; } # NAME
 write_config() { # the same
   cat >"/etc/xen/$2.cfg" <<CONFIG
 name = "$2"
