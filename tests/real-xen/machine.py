@@ -67,7 +67,9 @@ class Machine:
         ]
         if self.saved:
             command += ["-incoming", "defer"]
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        # ctest kills us at its timeout: QEMU ends with us then, too.
+        self.process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *command],
+                                        stdin=subprocess.DEVNULL)
         self.control = self._connect("control").makefile("rw")
         self.control.readline()
         self._ask("qmp_capabilities")
