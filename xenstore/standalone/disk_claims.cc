@@ -21,8 +21,8 @@ constexpr char kDisksToken[] = "disks";
 constexpr char kBusesToken[] = "buses";
 // The device that a disk became, in its directory: for when we start again.
 constexpr char kOurDevice[] = "virtio-msg-device";
-constexpr size_t kEventsPerTurn = 256;
-constexpr size_t kLooksPerTurn = 32;
+constexpr size_t kClaimEventsPerTurn = 256;
+constexpr size_t kClaimLooksPerTurn = 32;
 
 }  // namespace
 
@@ -43,18 +43,18 @@ DiskClaims::~DiskClaims() {
 }
 
 absl::StatusOr<bool> DiskClaims::Process() {
-  absl::StatusOr<std::vector<WatchEvent>> events = store_->TakeWatchEvents(kEventsPerTurn);
+  absl::StatusOr<std::vector<WatchEvent>> events = store_->TakeWatchEvents(kClaimEventsPerTurn);
   if (!events.ok()) return events.status();
   for (const WatchEvent& event : *events) Mark(event);
   if (std::exchange(scan_, false)) {
     if (absl::Status status = Scan(); !status.ok()) return status;
   }
-  for (size_t i = 0; i < kLooksPerTurn && !look_.empty(); ++i) {
+  for (size_t i = 0; i < kClaimLooksPerTurn && !look_.empty(); ++i) {
     const Key key = *look_.begin();
     look_.erase(look_.begin());
     if (absl::Status status = Look(key); absl::IsUnavailable(status)) return status;
   }
-  return events->size() == kEventsPerTurn || scan_ || !look_.empty();
+  return events->size() == kClaimEventsPerTurn || scan_ || !look_.empty();
 }
 
 void DiskClaims::Mark(const WatchEvent& event) {
