@@ -105,9 +105,9 @@ TEST_F(BusOnStoreTest, DiscoveryInADriverDomain) {
   EXPECT_THAT(next(1), ElementsAre("remove 5/2 9"));
   ASSERT_TRUE(RemoveDevice(*backend, kBus, 9).ok());
   EXPECT_THAT(next(1), ElementsAre("device vanished 5/2 9"));
-  ASSERT_TRUE(guest_->Remove(kBus.FrontendPath()).ok());
+  ASSERT_TRUE(guest_->Remove(kBus.FrontendPath() + "/state").ok());
   EXPECT_THAT(next(1), ElementsAre("changed 5/2 front gone ours 1"));
-  ASSERT_TRUE(RequestBusRemoval(*dom0_, kBus).ok());
+  ASSERT_TRUE(guest_->Remove(kBus.FrontendPath()).ok());
   EXPECT_THAT(next(1), ElementsAre("changed 5/2 front gone ours 1 offline"));
   ASSERT_TRUE(RemoveBackendDirectory(*backend, kBus).ok());
   EXPECT_THAT(next(1), ElementsAre("vanished 5/2"));
