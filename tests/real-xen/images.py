@@ -11,10 +11,12 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
 GUEST_MODULES = ["xenfs", "xen-evtchn", "xen-gntdev", "xen-gntalloc", "xen-privcmd", "loop"]
 DOM0_MODULES = GUEST_MODULES + ["brd"]
-DOM0_LATER_MODULES = ["qemu-fw-cfg"]  # loaded by dom0/init when it is time
+# Loaded by dom0/init when it is time, and by tests/benchmarks/xen.
+DOM0_LATER_MODULES = ["qemu-fw-cfg", "xen-blkback"]
+GUEST_LATER_MODULES = ["xen-blkfront"]
 # Below the folder of a build.
 OUR_PROGRAMS = ["bin/vmsgd", "bin/vmsgctl", "bin/vmsg-frontend", "bin/vmsg-decode", "bin/disk-witness",
-                "bin/hotplug-cycles", "tests/emulated-xen/contract-peer", "tests/real-xen/contract/xen-contract-test"]
+                "bin/hotplug-cycles", "bin/xen-measure", "tests/emulated-xen/contract-peer", "tests/real-xen/contract/xen-contract-test"]
 XEN_TOOLS = ["xl", "xenstored", "xenconsoled", "xenconsole", "xen-init-dom0", "libxl-save-helper",
              "lsevtchn", "xenstore-control"]
 STORE_COMMANDS = ["read", "write", "ls", "rm", "list", "exists", "chmod", "watch"]
@@ -23,7 +25,7 @@ STORE_COMMANDS = ["read", "write", "ls", "rm", "list", "exists", "chmod", "watch
 def build(folder, built):
     """Writes `folder`/dom0.cpio, with the guest's kernel and image inside. built: the folder of a
     build."""
-    guest = _base(folder, built, GUEST_MODULES)
+    guest = _base(folder, built, GUEST_MODULES, GUEST_LATER_MODULES)
     guest.add_file("init", f"{HERE}/guest/init", 0o755)
     guest.add_file("usr/bin/contract-machine", f"{HERE}/guest/contract-machine", 0o755)
     dom0 = _base(folder, built, DOM0_MODULES, DOM0_LATER_MODULES)
@@ -43,7 +45,7 @@ def build(folder, built):
         image.write(dom0.finish())
 
 
-def _base(folder, built, modules, later=()):
+def _base(folder, built, modules, later):
     root = f"{folder}/root"
     image = _Image(folder)
     for name in ("dev/pts", "proc", "sys", "run", "tmp", "var/log/xen/console", "var/lib/xen", "etc/xen/auto"):

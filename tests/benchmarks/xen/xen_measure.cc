@@ -7,6 +7,8 @@
 //   xen-measure <xen> ping <domid> <count>             allocates a port, prints it, waits for its
 //                                                      peer (echo) and times round trips
 //   xen-measure <xen> echo <domid> <port>              answers every event, until killed
+//   xen-measure disk <path> random|sequential <bytes> <depth> <count>
+//                                                      so many reads of a disk, <depth> at a time
 // A figure is a line "name value unit". Times are of CLOCK_MONOTONIC in the calling domain.
 #include <poll.h>
 #include <unistd.h>
@@ -21,6 +23,7 @@
 #include "absl/strings/str_cat.h"
 #include "grants/directory.h"
 #include "grants/platform.h"
+#include "tests/benchmarks/bare.h"
 
 namespace vmsg {
 namespace {
@@ -146,34 +149,56 @@ absl::Status Echo(grants::Platform& xen, grants::DomainId with, grants::EventPor
   }
 }
 
-absl::Status Run(int argc, char** argv) {
+absl::Status Disk(const bench::ReadLoad& load) {
+  auto bandwidth = bench::BareReadBandwidth(load);
+  if (!bandwidth.ok()) return bandwidth.status();
+  Figure("reads", *bandwidth / load.block_size, "/s");
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<uint32_t>> Numbers(const std::vector<std::string>& words, size_t first) {
   std::vector<uint32_t> numbers;
-  for (int i = 3; i < argc; ++i) {
+  for (size_t i = first; i < words.size(); ++i) {
     uint32_t number = 0;
-    if (!absl::SimpleAtoi(argv[i], &number) || number > 1u << 30) {
-      return absl::InvalidArgumentError(absl::StrCat(argv[i], ": not a number"));
+    if (!absl::SimpleAtoi(words[i], &number) || number == 0 || number > 1u << 30) {
+      return absl::InvalidArgumentError(absl::StrCat(words[i], ": not a number from 1 to 2^30"));
     }
     numbers.push_back(number);
   }
-  const std::string what = argc > 2 ? argv[2] : "";
-  if (numbers.size() < 2 || numbers[0] >= grants::kFirstReservedDomain || numbers[1] == 0) {
-    return absl::InvalidArgumentError("see the head of tests/benchmarks/xen/xen_measure.cc");
+  return numbers;
+}
+
+absl::Status Run(const std::vector<std::string>& words) {
+  const absl::Status usage =
+      absl::InvalidArgumentError("see the head of tests/benchmarks/xen/xen_measure.cc");
+  if (words.size() == 6 && words[0] == "disk") {
+    auto numbers = Numbers(words, 3);
+    if (!numbers.ok()) return numbers.status();
+    return Disk({words[1], (*numbers)[0], (*numbers)[1], words[2] == "random", (*numbers)[2]});
   }
-  auto xen = grants::OpenPlatform(argv[1]);
+  if (words.size() < 4) return usage;
+  const std::string& what = words[1];
+  uint32_t id = 0;
+  if (!absl::SimpleAtoi(words[2], &id) || id >= grants::kFirstReservedDomain) return usage;
+  const auto domain = static_cast<grants::DomainId>(id);
+  auto numbers = Numbers(words, 3);
+  if (!numbers.ok()) return numbers.status();
+  auto xen = grants::OpenPlatform(words[0]);
   if (!xen.ok()) return xen.status();
-  const auto domain = static_cast<grants::DomainId>(numbers[0]);
-  if (what == "share") return Share(**xen, domain, numbers[1]);
-  if (what == "map" && numbers.size() == 3) return Map(**xen, domain, numbers[1], numbers[2]);
-  if (what == "ping") return Ping(**xen, domain, numbers[1]);
-  if (what == "echo") return Echo(**xen, domain, numbers[1]);
-  return absl::InvalidArgumentError(absl::StrCat(what, ": share, map, ping or echo"));
+  if (what == "share") return Share(**xen, domain, (*numbers)[0]);
+  if (what == "map" && numbers->size() == 2) {
+    return Map(**xen, domain, (*numbers)[0], (*numbers)[1]);
+  }
+  if (what == "ping") return Ping(**xen, domain, (*numbers)[0]);
+  if (what == "echo") return Echo(**xen, domain, (*numbers)[0]);
+  return usage;
 }
 
 }  // namespace
 }  // namespace vmsg
 
 int main(int argc, char** argv) {
-  const absl::Status status = vmsg::Run(argc, argv);
+  const absl::Status status = vmsg::Run({argv + 1, argv + argc});
   if (status.ok()) return 0;
   fprintf(stderr, "xen-measure: %s\n", std::string(status.message()).c_str());
   return 1;

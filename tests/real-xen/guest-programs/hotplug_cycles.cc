@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// Devices that come, are used and go, over and over.
+// Buses and devices that come, are used and go, over and over.
 //
-//   hotplug-cycles attach DOMAIN IMAGE FIRST LAST   in Dom0: what vmsgctl attach and detach do
-//   hotplug-cycles serve FIRST LAST                 in the guest: connects to the bus that appears,
-//                                                   uses its devices, lets go when it is asked to
+//   hotplug-cycles attach DOMAIN IMAGE BUSES DISKS   in Dom0, what vmsgctl attach and detach do:
+//   BUSES
+//                                                    times a bus, on each DISKS times a disk
+//   hotplug-cycles serve BUSES DISKS                 in the guest: connects to the bus that
+//   appears,
+//                                                    uses each disk, lets go when it is asked to
 //
-// The guest says in its nodes data/used and data/left how far it is; both wait for each other.
+// The guest says in its node data/step how far it is: "<bus>.0" connected, "<bus>.<n>" disk n used,
+// "<bus>.left" the bus is gone. Each side waits for the other, so both know what comes next.
 #include <poll.h>
 
 #include <chrono>
@@ -38,6 +42,7 @@ using xenstore::Store;
 
 constexpr auto kPatience = std::chrono::minutes(1);
 constexpr uint16_t kRng = 0, kBlk = 1;
+constexpr char kStep[] = "data/step", kLeft[] = "left";
 
 // Until the condition holds; it is asked again whenever something changed below a watched path.
 absl::Status Await(Store& store, absl::string_view what,
@@ -78,69 +83,113 @@ absl::Status AwaitGone(Store& store, const std::string& path) {
   });
 }
 
-absl::Status AttachOnce(Store& store, const xenstore::BusAddress& bus, const std::string& image,
-                        int cycle) {
-  const std::string guest = absl::StrCat("/local/domain/", bus.frontend, "/data/");
-  const std::string devices = absl::StrCat(bus.BackendPath(), "/", xenstore::kDevice, "/");
+// How far the guest says that it is.
+absl::Status AwaitStep(Store& store, uint16_t guest, int bus, absl::string_view step) {
+  return AwaitNode(store, absl::StrCat("/local/domain/", guest, "/", kStep),
+                   absl::StrCat(bus, ".", step));
+}
+
+absl::Status Add(Store& store, const xenstore::BusAddress& bus,
+                 const xenstore::DeviceNodesToWrite& device) {
+  absl::Status status = xenstore::AddDevices(store, bus, {device}).status();
+  if (!status.ok()) return status;
+  return AwaitNode(store,
+                   absl::StrCat(bus.BackendPath(), "/", xenstore::kDevice, "/", device.number, "/",
+                                xenstore::kHotplugStatus),
+                   xenstore::kStatusConnected);
+}
+
+// A disk, used by the guest; all but the last one of a bus go by themselves: asked for, or forced.
+absl::Status AttachDisk(Store& store, const xenstore::BusAddress& address, const std::string& image,
+                        int bus, int disk, bool last) {
   absl::Status status =
-      xenstore::AddDevices(store, bus,
-                           {{.number = kRng, .type = "rng", .keys = {}},
-                            {.number = kBlk, .type = "blk", .keys = {{"path", image}}}})
-          .status();
-  for (const uint16_t number : {kRng, kBlk}) {
-    if (!status.ok()) return status;
-    status = AwaitNode(store, absl::StrCat(devices, number, "/", xenstore::kHotplugStatus),
-                       xenstore::kStatusConnected);
+      Add(store, address, {.number = kBlk, .type = "blk", .keys = {{"path", image}}});
+  if (status.ok()) status = AwaitStep(store, address.frontend, bus, absl::StrCat(disk));
+  if (!status.ok() || last) return status;
+  status = xenstore::RequestDeviceRemoval(store, address, kBlk, /*force=*/disk % 2 == 0);
+  if (!status.ok()) return status;
+  return AwaitGone(store, absl::StrCat(address.BackendPath(), "/", xenstore::kDevice, "/", kBlk,
+                                       "/", xenstore::kType));
+}
+
+absl::Status AttachBus(Store& store, const xenstore::BusAddress& address, const std::string& image,
+                       int bus, int disks) {
+  absl::Status status = Add(store, address, {.number = kRng, .type = "rng", .keys = {}});
+  if (status.ok()) status = AwaitStep(store, address.frontend, bus, "0");
+  for (int disk = 1; disk <= disks && status.ok(); ++disk) {
+    status = AttachDisk(store, address, image, bus, disk, disk == disks);
+    if (!status.ok()) {
+      return absl::Status(status.code(), absl::StrCat("disk ", disk, ": ", status.message()));
+    }
   }
-  if (status.ok()) status = AwaitNode(store, guest + "used", absl::StrCat(cycle));
-  // Device by device, asked for or forced, or all at once with the bus.
-  if (status.ok() && cycle % 4 != 0) {
-    status = xenstore::RequestDeviceRemoval(store, bus, kBlk, /*force=*/cycle % 4 == 1);
-    if (status.ok()) status = AwaitGone(store, absl::StrCat(devices, kBlk, "/", xenstore::kType));
-  }
-  if (status.ok()) status = xenstore::RequestBusRemoval(store, bus);
-  if (status.ok()) status = AwaitGone(store, bus.BackendPath() + "/" + xenstore::kState);
-  if (status.ok()) status = xenstore::RemoveBus(store, bus);
-  if (status.ok()) status = AwaitNode(store, guest + "left", absl::StrCat(cycle));
+  if (status.ok()) status = xenstore::RequestBusRemoval(store, address);
+  if (status.ok()) status = AwaitGone(store, address.BackendPath() + "/" + xenstore::kState);
+  if (status.ok()) status = xenstore::RemoveBus(store, address);
+  if (status.ok()) status = AwaitStep(store, address.frontend, bus, kLeft);
   return status;
 }
 
-absl::Status Attach(uint16_t guest, const std::string& image, int first, int last) {
+absl::Status Attach(uint16_t guest, const std::string& image, int buses, int disks) {
   absl::StatusOr<std::unique_ptr<Store>> store = xenstore::OpenStore("");
   if (!store.ok()) return store.status();
-  const xenstore::BusAddress bus{.frontend = guest, .backend = 0, .id = 0};
+  const xenstore::BusAddress address{.frontend = guest, .backend = 0, .id = 0};
   for (const std::string& path :
-       {bus.BackendPath(), absl::StrCat("/local/domain/", guest, "/data/used"),
-        absl::StrCat("/local/domain/", guest, "/data/left")}) {
+       {address.BackendPath(), absl::StrCat("/local/domain/", guest, "/", kStep)}) {
     if (absl::Status status = (*store)->Watch(path, "cycle"); !status.ok()) return status;
   }
-  for (int cycle = first; cycle <= last; ++cycle) {
-    if (absl::Status status = AttachOnce(**store, bus, image, cycle); !status.ok()) {
-      return absl::Status(status.code(), absl::StrCat("cycle ", cycle, ": ", status.message()));
+  for (int bus = 1; bus <= buses; ++bus) {
+    if (absl::Status status = AttachBus(**store, address, image, bus, disks); !status.ok()) {
+      return absl::Status(status.code(), absl::StrCat("bus ", bus, ": ", status.message()));
     }
   }
   return absl::OkStatus();
 }
 
-// A block written and read back, a few bytes of entropy.
-absl::Status Use(BusConnection& bus, BlkDriver& disk, RngDriver& rng, int cycle) {
-  std::byte entropy[32] = {};
-  absl::Status status = rng.Fill(entropy, After(kPatience));
-  if (!status.ok()) return status;
+// A block written and read back.
+absl::Status Use(BusConnection& bus, BlkDriver& disk, int value) {
   absl::StatusOr<frontend::GuestBlock> block = bus.memory().Allocate(4096, 4096);
   if (!block.ok()) return block.status();
-  std::memset(block->bytes().data(), cycle, block->size());
-  status = disk.Write(4096, block->address(), block->size(), After(kPatience));
-  std::memset(block->bytes().data(), ~cycle, block->size());
+  std::memset(block->bytes().data(), value, block->size());
+  absl::Status status = disk.Write(4096, block->address(), block->size(), After(kPatience));
+  std::memset(block->bytes().data(), ~value, block->size());
   if (status.ok()) status = disk.Read(4096, block->address(), block->size(), After(kPatience));
   if (!status.ok()) return status;
   for (const std::byte byte : block->bytes()) {
-    if (byte != static_cast<std::byte>(cycle)) return absl::DataLossError("not what was written");
+    if (byte != static_cast<std::byte>(value)) return absl::DataLossError("not what was written");
   }
   return absl::OkStatus();
 }
 
-absl::Status ServeOnce(Store& store, grants::Platform& platform, int cycle) {
+// From the disk's appearance until it is asked to go, or has gone, or the bus is closed.
+absl::Status ServeDisk(Store& store, BusConnection& bus, int number, int disk) {
+  absl::StatusOr<std::unique_ptr<DeviceClient>> client =
+      DeviceClient::Probe(bus.bus(), bus.memory(), kBlk);
+  if (!client.ok()) return client.status();
+  absl::StatusOr<std::unique_ptr<BlkDriver>> driver =
+      BlkDriver::Create(*std::move(client), {.depth = 4, .queue_size = 16});
+  if (!driver.ok()) return driver.status();
+  absl::Status status = Use(bus, **driver, disk);
+  if (status.ok()) status = store.Write(kStep, absl::StrCat(number, ".", disk));
+  if (!status.ok()) return status;
+  const DeviceClient& state = (*driver)->client();
+  status = bus.bus().WaitUntil([&] { return state.removal_requested() || state.removed(); },
+                               After(kPatience));
+  if (!status.ok()) return status;
+  (*driver)->Quiesce(After(kPatience)).IgnoreError();  // the disk may go meanwhile
+  return bus.bus().WaitUntil([&] { return state.removed(); }, After(kPatience));
+}
+
+absl::Status UseEntropy(BusConnection& bus) {
+  absl::StatusOr<std::unique_ptr<DeviceClient>> client =
+      DeviceClient::Probe(bus.bus(), bus.memory(), kRng);
+  if (!client.ok()) return client.status();
+  absl::StatusOr<std::unique_ptr<RngDriver>> rng = RngDriver::Create(*std::move(client));
+  if (!rng.ok()) return rng.status();
+  std::byte entropy[32] = {};
+  return (*rng)->Fill(entropy, After(kPatience));
+}
+
+absl::Status ServeBus(Store& store, grants::Platform& platform, int number, int disks) {
   absl::Status status = Await(store, "a bus", [&]() -> absl::StatusOr<bool> {
     return store.Read("device/virtio-msg/0/backend-id").ok();
   });
@@ -148,49 +197,35 @@ absl::Status ServeOnce(Store& store, grants::Platform& platform, int cycle) {
   absl::StatusOr<std::unique_ptr<BusConnection>> bus =
       BusConnection::Open(platform, {.pages = 64, .ring_order = 1, .timeout = kPatience});
   if (!bus.ok()) return bus.status();
-  absl::StatusOr<std::unique_ptr<DeviceClient>> client =
-      DeviceClient::Probe((*bus)->bus(), (*bus)->memory(), kRng);
-  if (!client.ok()) return client.status();
-  absl::StatusOr<std::unique_ptr<RngDriver>> rng = RngDriver::Create(*std::move(client));
-  if (!rng.ok()) return rng.status();
-  client = DeviceClient::Probe((*bus)->bus(), (*bus)->memory(), kBlk);
-  if (!client.ok()) return client.status();
-  absl::StatusOr<std::unique_ptr<BlkDriver>> disk =
-      BlkDriver::Create(*std::move(client), {.depth = 4, .queue_size = 16});
-  if (!disk.ok()) return disk.status();
-  status = Use(**bus, **disk, **rng, cycle);
-  if (status.ok()) status = store.Write("data/used", absl::StrCat(cycle));
-  if (!status.ok()) return status;
-
-  // The disk's removal, if it is asked for, and the bus's, which always comes.
-  const DeviceClient& state = (*disk)->client();
-  status = (*bus)->bus().WaitUntil([&] { return state.removal_requested() || state.removed(); },
-                                   After(kPatience));
-  if (status.ok()) {
-    (*disk)->Quiesce(After(kPatience)).IgnoreError();
-    disk->reset();
-    status = (*bus)->bus().WaitUntil([] { return false; }, After(kPatience));
+  int appeared = 0;
+  (*bus)->bus().SetBusStateListener([&](const wire::EventDevice& event) {
+    if (event.device_number == kBlk && event.device_bus_state == wire::kDeviceReady) ++appeared;
+  });
+  status = UseEntropy(**bus);
+  if (status.ok()) status = store.Write(kStep, absl::StrCat(number, ".0"));
+  for (int disk = 1; disk <= disks && status.ok(); ++disk) {
+    status = (*bus)->bus().WaitUntil([&] { return appeared == disk; }, After(kPatience));
+    if (status.ok()) status = ServeDisk(store, **bus, number, disk);
   }
+  // The last disk goes with the bus, which fails whatever waits on it.
   if (!absl::IsUnavailable(status)) {
     return absl::InternalError(absl::StrCat("the bus did not end: ", status.message()));
   }
-  disk->reset();
-  rng->reset();
   status = (*bus)->Close();
   // The toolstack removes this directory last; the next one is another bus.
   if (status.ok()) status = AwaitGone(store, "device/virtio-msg/0/backend-id");
-  return status.ok() ? store.Write("data/left", absl::StrCat(cycle)) : status;
+  return status.ok() ? store.Write(kStep, absl::StrCat(number, ".", kLeft)) : status;
 }
 
-absl::Status Serve(int first, int last) {
+absl::Status Serve(int buses, int disks) {
   absl::StatusOr<std::unique_ptr<grants::Platform>> platform = grants::OpenPlatform("");
   if (!platform.ok()) return platform.status();
   absl::StatusOr<std::unique_ptr<Store>> store = xenstore::OpenStore((*platform)->store_socket());
   if (!store.ok()) return store.status();
   if (absl::Status status = (*store)->Watch("device", "bus"); !status.ok()) return status;
-  for (int cycle = first; cycle <= last; ++cycle) {
-    if (absl::Status status = ServeOnce(**store, **platform, cycle); !status.ok()) {
-      return absl::Status(status.code(), absl::StrCat("cycle ", cycle, ": ", status.message()));
+  for (int bus = 1; bus <= buses; ++bus) {
+    if (absl::Status status = ServeBus(**store, **platform, bus, disks); !status.ok()) {
+      return absl::Status(status.code(), absl::StrCat("bus ", bus, ": ", status.message()));
     }
   }
   return absl::OkStatus();
@@ -198,15 +233,15 @@ absl::Status Serve(int first, int last) {
 
 int Main(int argc, char** argv) {
   const std::vector<std::string> words(argv + 1, argv + argc);
-  int domain = 0, first = 0, last = 0;
+  int domain = 0, buses = 0, disks = 0;
   absl::Status status =
-      absl::InvalidArgumentError("attach DOMAIN IMAGE FIRST LAST, or serve FIRST LAST");
+      absl::InvalidArgumentError("attach DOMAIN IMAGE BUSES DISKS, or serve BUSES DISKS");
   if (words.size() == 5 && words[0] == "attach" && absl::SimpleAtoi(words[1], &domain) &&
-      absl::SimpleAtoi(words[3], &first) && absl::SimpleAtoi(words[4], &last)) {
-    status = Attach(static_cast<uint16_t>(domain), words[2], first, last);
-  } else if (words.size() == 3 && words[0] == "serve" && absl::SimpleAtoi(words[1], &first) &&
-             absl::SimpleAtoi(words[2], &last)) {
-    status = Serve(first, last);
+      absl::SimpleAtoi(words[3], &buses) && absl::SimpleAtoi(words[4], &disks)) {
+    status = Attach(static_cast<uint16_t>(domain), words[2], buses, disks);
+  } else if (words.size() == 3 && words[0] == "serve" && absl::SimpleAtoi(words[1], &buses) &&
+             absl::SimpleAtoi(words[2], &disks)) {
+    status = Serve(buses, disks);
   }
   if (status.ok()) return 0;
   std::cerr << "hotplug-cycles: " << status.message() << "\n";
