@@ -14,13 +14,7 @@ constexpr uint64_t kMaxWindowBytes = (uint64_t{1} << 32) * kPageSize;
 
 }  // namespace
 
-absl::StatusOr<uint32_t> Window::Append(GrantMapping mapping, uint32_t max_pages) {
-  const uint64_t bytes = mapping.bytes().size();
-  if (bytes == 0 || bytes % kPageSize != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("a window segment of ", bytes, " bytes; it must be whole pages"));
-  }
-  const uint64_t pages = bytes / kPageSize;
+absl::Status Window::CheckAppend(uint64_t pages, uint32_t max_pages) const {
   const uint64_t mapped = mapped_pages();
   if (mapped > max_pages || pages > max_pages - mapped) {
     return absl::ResourceExhaustedError(absl::StrCat("window of ", mapped, " pages and ", pages,
@@ -32,11 +26,21 @@ absl::StatusOr<uint32_t> Window::Append(GrantMapping mapping, uint32_t max_pages
         absl::StrCat("window already has ", segments_.size(),
                      " segments, the most there may be; extend it by more pages at a time"));
   }
-  if (bytes > kMaxWindowBytes - end_) {
+  if (pages > (kMaxWindowBytes - end_) / kPageSize) {
     return absl::ResourceExhaustedError(
         absl::StrCat("window ends at page ", end_ / kPageSize, ", ", pages,
                      " more would pass 2^32; reconnect to start again at 0"));
   }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<uint32_t> Window::Append(GrantMapping mapping, uint32_t max_pages) {
+  const uint64_t bytes = mapping.bytes().size();
+  if (bytes == 0 || bytes % kPageSize != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a window segment of ", bytes, " bytes; it must be whole pages"));
+  }
+  if (absl::Status fits = CheckAppend(bytes / kPageSize, max_pages); !fits.ok()) return fits;
   segments_.push_back(
       Segment{.first_byte = end_, .open_bytes = bytes, .pins = 0, .mapping = std::move(mapping)});
   hot_ = &segments_.back();

@@ -77,10 +77,14 @@ class Window {
   Window(const Window&) = delete;
   Window& operator=(const Window&) = delete;
 
+  // Whether a segment of so many pages may be added. ResourceExhausted: mapped_pages() would pass
+  // max_pages, there are kMaxWindowSegments already, or page numbers would pass 2^32. Ask before
+  // mapping: the unmapping of what is refused takes this thread's time.
+  absl::Status CheckAppend(uint64_t pages, uint32_t max_pages) const;
+
   // Adds pages after the highest page that was ever part of the window; returns the first page's
-  // number. InvalidArgument: an empty mapping. ResourceExhausted: mapped_pages() would pass
-  // max_pages, there are kMaxWindowSegments already, or page numbers would pass 2^32. On refusal
-  // the mapping is unmapped (it was moved in).
+  // number. InvalidArgument: an empty mapping; ResourceExhausted: as CheckAppend. On refusal the
+  // mapping is unmapped (it was moved in).
   absl::StatusOr<uint32_t> Append(GrantMapping mapping, uint32_t max_pages);
 
   // One past the highest byte that was ever part of the window.

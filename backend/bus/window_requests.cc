@@ -42,15 +42,15 @@ void WindowRequests::Next() {
 }
 
 void WindowRequests::Extend(const Request& request) {
-  const uint32_t mapped = parts_.window.mapped_pages();
   if (request.pages == 0) {
     parts_.problem(absl::InvalidArgumentError("WINDOW_EXTEND by 0 pages refused"));
     return FinishExtend(request.envelope, WindowResult::kInvalid, 0);
   }
-  if (mapped > parts_.max_pages || request.pages > parts_.max_pages - mapped) {
-    parts_.problem(absl::ResourceExhaustedError(
-        absl::StrCat("WINDOW_EXTEND by ", request.pages, " pages refused: ", mapped,
-                     " are mapped and the limit is ", parts_.max_pages)));
+  // Everything is refused before it is mapped: to unmap it here would keep the other guests of this
+  // thread waiting.
+  if (absl::Status fits = parts_.window.CheckAppend(request.pages, parts_.max_pages); !fits.ok()) {
+    parts_.problem(absl::Status(fits.code(), absl::StrCat("WINDOW_EXTEND by ", request.pages,
+                                                          " pages refused: ", fits.message())));
     return FinishExtend(request.envelope, WindowResult::kLimit, 0);
   }
   at_mapper_ = true;

@@ -99,13 +99,15 @@ class BusRig : public ::testing::Test, private backend::BusEvents {
   static constexpr uint64_t kBuffer = uint64_t{64} * 4096;
 
   // `half`: bytes of each direction.
-  explicit BusRig(size_t half = 8192, bool suppression = true, size_t message_size = 264)
+  explicit BusRig(size_t half = 8192, bool suppression = true, size_t message_size = 264,
+                  uint32_t max_pages = kMaxPages)
       : in_(half / 8),
         out_(half / 8),
         to_(&interface_->out, Bytes(out_), suppression),
         from_(&interface_->in, Bytes(in_), suppression, message_size),
         message_size_(message_size),
-        suppression_(suppression) {
+        suppression_(suppression),
+        max_pages_(max_pages) {
     Open();
   }
   ~BusRig() override { CloseEndpoint(); }
@@ -122,7 +124,7 @@ class BusRig : public ::testing::Test, private backend::BusEvents {
         backend::BusOptions{.profile = &wire::Profile::V1(),
                             .message_size = message_size_,
                             .suppression = suppression_,
-                            .max_window_pages = kMaxPages,
+                            .max_window_pages = max_pages_,
                             .tap = nullptr});
     Run();
   }
@@ -261,6 +263,7 @@ class BusRig : public ::testing::Test, private backend::BusEvents {
   wire::RingConsumer from_;
   const size_t message_size_;
   const bool suppression_;
+  const uint32_t max_pages_;
   std::map<uint16_t, std::shared_ptr<HeldDevice::View>> devices_;
   std::unique_ptr<backend::BusEndpoint> endpoint_;
   Received last_;

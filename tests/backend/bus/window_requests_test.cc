@@ -186,5 +186,24 @@ TEST_F(WindowRequestsTest, ClosingWaitsForTheMapperAndKeepsWhatItMapped) {
   endpoint_.reset();
 }
 
+class WindowSegmentsTest : public BusRig {
+ protected:
+  WindowSegmentsTest() : BusRig(8192, true, 264, 1024) {}
+};
+
+// What is mapped and then refused is unmapped by the thread that serves other guests too, and its
+// pages are lost to the guest's budget.
+TEST_F(WindowSegmentsTest, ExtensionByASegmentTooManyIsRefusedBeforeAnythingIsMapped) {
+  while (memory_.window().Append(pages_.MapPages(1), 1024).ok()) {
+  }
+  ASSERT_LT(memory_.window().mapped_pages(), 1024u) << "the segments are what is short";
+  Send(0, 50, wire::WindowExtendRequest{1000, 16});
+  ASSERT_THAT(mapper_.maps, IsEmpty());
+  const auto response = ReceiveOne().As<wire::WindowExtendResponse>();
+  EXPECT_EQ(response.result, static_cast<uint32_t>(WindowResult::kLimit));
+  ASSERT_EQ(problems_.size(), 1u);
+  EXPECT_THAT(problems_[0].second, ::testing::HasSubstr("256 segments"));
+}
+
 }  // namespace
 }  // namespace vmsg::testing
