@@ -53,13 +53,16 @@ struct Descriptor;  // descriptor.h
 // Choices where the specification leaves room:
 // - A descriptor chain has at most `size` buffers, those of an indirect table included, and at most
 //   2^32 bytes. An indirect table may cross window segments and has no alignment.
+// - Buffers are cut into pieces where window segments meet. Buffers that do not overlap meet each
+//   such place once, so a chain has at most `size` + kMaxWindowSegments pieces.
 // - A head that is not a descriptor (>= size) names nothing that could be returned, and a head that
 //   is in flight already will be returned once as it is: both count as broken chains, and nothing
 //   is written to the used ring for them.
 // - Pop skips at most kMaxBrokenPerPop broken chains and then returns nullopt although
 //   HasAvailable() holds, so that a queue full of garbage costs its own turn only.
 // What a guest can make this allocate is bounded by size^2 buffers (each of `size` chains through
-// an indirect table of `size` entries): a device bounds it with the queue size it offers.
+// an indirect table of `size` entries) and as many pieces: a device bounds it with the queue size
+// it offers.
 class SplitQueue {
  public:
   static constexpr uint32_t kMaxBrokenPerPop = 16;

@@ -122,6 +122,12 @@ absl::Status SplitQueue::AddBuffer(const Descriptor& buffer, uint32_t* buffers,
     return Broken(chain->head, pinned.ToString());
   }
   chain->pins.push_back({buffer.address, buffer.length});
+  const size_t most_pieces = layout_.size + grants::kMaxWindowSegments;
+  if (chain->readable.size() + chain->writable.size() > most_pieces) {
+    return Broken(chain->head,
+                  absl::StrCat("its buffers lie in more than ", most_pieces,
+                               " pieces of window segments (the same pages over and over?)"));
+  }
   (writable ? chain->writable_bytes : chain->readable_bytes) += buffer.length;
   return absl::OkStatus();
 }

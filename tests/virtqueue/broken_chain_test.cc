@@ -146,6 +146,20 @@ TEST_F(BrokenChainTest, MoreThanFourGigabytes) {
   EXPECT_THAT(std::string(queue->last_broken().message()), HasSubstr("2^32"));
 }
 
+// 256 buffers of 256 pieces each would be a megabyte of ours for a chain, and 256 chains may wait.
+TEST_F(BrokenChainTest, BuffersThatCrossTheSameSegmentsOverAndOver) {
+  Build(8, {.event_idx = false, .indirect = true}, 16, grants::kMaxWindowSegments);
+  const uint32_t all = static_cast<uint32_t>(memory->size()) - 2;
+  driver->WriteChain(0, {{.address = 1, .length = all}, {.address = 1, .length = all}});
+  driver->MakeAvailable(0);
+  EXPECT_FALSE(Pop().has_value());
+  EXPECT_THAT(std::string(queue->last_broken().message()), HasSubstr("more than 264 pieces"));
+  // Nothing stays pinned.
+  auto withdrawn = memory->window().Withdraw(5 * 16, 16);
+  ASSERT_TRUE(withdrawn.ok());
+  EXPECT_TRUE(*withdrawn);
+}
+
 TEST_F(BrokenChainTest, ABrokenChainLeavesNothingPinned) {
   Build(8, {.event_idx = false, .indirect = true}, 64, 2);
   const uint64_t second = 64 * 4096;

@@ -325,5 +325,28 @@ TEST_F(SplitQueueTest, DescriptorsAndAvailableRingStayAsTheyAre) {
   EXPECT_EQ(before, std::vector<std::byte>(memory->At(4096), memory->At(driver->layout().device)));
 }
 
+// The most pieces that buffers without overlap can have.
+TEST_F(SplitQueueTest, ABufferOfEachByteAtSegmentBoundsIsAChain) {
+  Build(8, {.event_idx = false, .indirect = true}, 16, grants::kMaxWindowSegments);
+  const uint64_t segment = 16 * 4096;
+  const uint64_t start = 2 * segment + 1;
+  driver->WriteChain(0, {{.address = start, .length = 1},
+                         {.address = start + 1, .length = 1},
+                         {.address = start + 2, .length = 1},
+                         {.address = start + 3, .length = 1},
+                         {.address = start + 4, .length = 1},
+                         {.address = start + 5, .length = 1},
+                         {.address = start + 6, .length = 1},
+                         {.address = start + 7,
+                          .length = static_cast<uint32_t>(memory->size() - start - 7),
+                          .flags = kWrite}});
+  driver->MakeAvailable(0);
+  std::optional<backend::DescriptorChain> chain = Pop();
+  ASSERT_TRUE(chain.has_value()) << queue->last_broken();
+  EXPECT_EQ(chain->readable.size(), 7u);
+  EXPECT_EQ(chain->writable.size(), grants::kMaxWindowSegments - 2);
+  queue->Return(*std::move(chain), 0);
+}
+
 }  // namespace
 }  // namespace vmsg::testing
