@@ -11,7 +11,7 @@ namespace vmsg::backend {
 namespace {
 
 // Given to a terminal in one call, so that a fast reader does not keep the thread for long.
-constexpr uint64_t kBytesPerWrite = 64 * 1024;
+constexpr uint64_t kBytesPerWrite = uint64_t{64} * 1024;
 constexpr int kWritesPerTurn = 16;
 constexpr uint32_t kOwnBudget = 32;
 
