@@ -52,6 +52,17 @@ TEST_F(RngTest, ARequestIsCapped) {
   EXPECT_EQ(rig_->Get(kBuffer + backend::kRngMaxBytesPerRequest, 1)[0], '\0');
 }
 
+TEST_F(RngTest, ATurnIsCapped) {
+  constexpr size_t kInATurn = backend::kRngMaxBytesPerTurn / backend::kRngMaxBytesPerRequest;
+  for (size_t i = 0; i < kInATurn + 1; ++i) {
+    rig_->Submit(0, {{kBuffer, backend::kRngMaxBytesPerRequest, true}});
+  }
+  EXPECT_TRUE(rig_->Kick(0)) << "the rest is for the next turn";
+  EXPECT_EQ(rig_->Used(0).size(), kInATurn);
+  EXPECT_FALSE(rig_->Kick(0));
+  EXPECT_EQ(rig_->Used(0).size(), 1u);
+}
+
 TEST_F(RngTest, ShortAnswersAreContinued) {
   source_limit = 10;
   const uint16_t head = rig_->Submit(0, {{kBuffer, 25, true}});

@@ -7,8 +7,10 @@
 
 #include <cerrno>
 #include <filesystem>
+#include <fstream>
 #include <functional>
 #include <memory>
+#include <set>
 #include <thread>
 #include <vector>
 
@@ -84,6 +86,47 @@ TEST_F(UringFileIoTest, ARingDoesNothingBesidesFileIo) {
     EXPECT_EQ(errno, EACCES);
   }
   EXPECT_EQ(rings, 1);
+}
+
+// The kernel's own threads of this process, which do what a submission leaves to them.
+std::set<std::string> KernelWorkers() {
+  std::set<std::string> workers;
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    std::ifstream name(task.path() / "comm");
+    std::string comm;
+    name >> comm;
+    if (comm.starts_with("iou-wrk")) workers.insert(task.path().filename());
+  }
+  return workers;
+}
+
+// To copy hundreds of megabytes from the page cache within the submission would keep all guests of
+// the thread waiting, and the watchdog would take it for dead.
+TEST_F(UringFileIoTest, ALargeTransferIsNotDoneWithinTheSubmission) {
+  constexpr size_t kLarge = 3 << 20;
+  const backend::UniqueFd fd = Open(dir_.File("f", kLarge));
+  std::string bytes(kLarge, '\0');
+  // A thread of its own has no worker yet.
+  std::thread([&] {
+    ManualLoop loop;
+    auto io = backend::NewUringFileIo(&loop);
+    ASSERT_TRUE(io.ok()) << io.status();
+    const auto started_by_reading = [&](size_t size) {
+      const std::set<std::string> before = KernelWorkers();
+      iovec pieces[] = {{bytes.data(), size / 2}, {bytes.data() + size / 2, size - size / 2}};
+      Operation read;
+      (*io)->Readv(&read, fd.get(), pieces, 2, 0);
+      (*io)->Submit();
+      EXPECT_TRUE(loop.RunUntil([&] { return read.ended(); }));
+      EXPECT_EQ(read.result, static_cast<int64_t>(size));
+      std::set<std::string> workers = KernelWorkers();
+      for (const std::string& worker : before) workers.erase(worker);
+      return workers.size();
+    };
+    EXPECT_EQ(started_by_reading(1 << 20), 0u);
+    EXPECT_GT(started_by_reading(kLarge), 0u);
+  }).join();
+  EXPECT_EQ(bytes, TempDir::Content(dir_ / "f"));
 }
 
 TEST_F(UringFileIoTest, TheEndOfTheFileEndsARead) {

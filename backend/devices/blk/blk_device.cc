@@ -16,6 +16,9 @@ namespace {
 constexpr uint32_t kConfigBytes = offsetof(wire::BlkConfig, max_discard_sectors);
 constexpr uint32_t kWritebackOffset = offsetof(wire::BlkConfig, writeback);
 constexpr uint32_t kSlotsPerBlock = 16;
+// A turn of a queue ends with the request that reaches this, so that copying, clearing and pinning
+// its pages keeps the other guests of the thread waiting for a millisecond or two.
+constexpr uint64_t kBytesPerTurn = 8 << 20;
 // A failed read clears up to this much of its buffer, so that the used length can cover the status
 // byte without vouching for bytes that nobody wrote. A larger one reports length 0.
 constexpr uint64_t kMaxClearedBytes = 1 << 20;
@@ -95,13 +98,15 @@ bool BlkDevice::OnQueue(uint32_t queue, uint32_t budget) {
   const uint64_t broken = split_queue->broken_chains();
   absl::Status failure;
   uint32_t taken = 0;
-  for (; taken < budget; ++taken) {
+  uint64_t bytes = 0;
+  for (; taken < budget && bytes < kBytesPerTurn; ++taken) {
     absl::StatusOr<std::optional<DescriptorChain>> chain = split_queue->Pop();
     if (!chain.ok()) {
       failure = chain.status();
       break;
     }
     if (!chain->has_value()) break;
+    bytes += (*chain)->readable_bytes + (*chain)->writable_bytes;
     Execute(queue, split_queue, *std::move(*chain));
   }
   if (taken > 0) io_->Submit();

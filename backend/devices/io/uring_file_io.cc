@@ -36,6 +36,9 @@ constexpr unsigned kSecondFlags = IORING_SETUP_CQSIZE | IORING_SETUP_R_DISABLED 
                                   IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG;
 constexpr uint8_t kAllowedOperations[] = {IORING_OP_READ, IORING_OP_READV, IORING_OP_WRITE,
                                           IORING_OP_WRITEV, IORING_OP_FSYNC};
+// The kernel copies what is in the page cache within the system call that submits, and pins the
+// pages of direct I/O there. What is larger is left to a thread of the kernel's own.
+constexpr uint64_t kMaxBytesInSubmit = uint64_t{1} << 20;
 constexpr unsigned kPlainFlags = IORING_SETUP_CQSIZE | IORING_SETUP_R_DISABLED;
 
 class UringFileIo final : public AsyncFileIo, public Poller {
@@ -76,11 +79,13 @@ class UringFileIo final : public AsyncFileIo, public Poller {
     initialised_ = true;
     // A seccomp filter does not see what goes through a ring, so the ring has a limit of its own.
     // Kernels before 5.10 know none.
-    io_uring_restriction allowed[std::size(kAllowedOperations)] = {};
-    for (size_t i = 0; i < std::size(allowed); ++i) {
+    io_uring_restriction allowed[std::size(kAllowedOperations) + 1] = {};
+    for (size_t i = 0; i < std::size(kAllowedOperations); ++i) {
       allowed[i].opcode = IORING_RESTRICTION_SQE_OP;
       allowed[i].sqe_op = kAllowedOperations[i];
     }
+    std::end(allowed)[-1].opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED;
+    std::end(allowed)[-1].sqe_flags = IOSQE_ASYNC;
     // liburing 2.3 declares a function for it and does not export it.
     if (syscall(__NR_io_uring_register, ring_.ring_fd, IORING_REGISTER_RESTRICTIONS, allowed,
                 std::size(allowed)) < 0 &&
@@ -242,6 +247,9 @@ class UringFileIo final : public AsyncFileIo, public Poller {
         io_uring_prep_fsync(sqe, fd, operation->dsync ? IORING_FSYNC_DATASYNC : 0);
         break;
     }
+    uint64_t bytes = 0;
+    for (unsigned i = 0; i < count && bytes <= kMaxBytesInSubmit; ++i) bytes += pieces[i].iov_len;
+    if (bytes > kMaxBytesInSubmit) io_uring_sqe_set_flags(sqe, IOSQE_ASYNC);
   }
 
   bool TaskWorkPending() const {

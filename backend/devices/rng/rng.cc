@@ -40,7 +40,9 @@ class RngDevice final : public Device {
     const uint64_t broken = split_queue->broken_chains();
     returned_ = false;
     absl::Status failure;
-    for (uint32_t taken = 0; taken < budget && !held_.has_value(); ++taken) {
+    given_ = 0;
+    for (uint32_t taken = 0; taken < budget && given_ < kRngMaxBytesPerTurn && !held_.has_value();
+         ++taken) {
       absl::StatusOr<std::optional<DescriptorChain>> chain = split_queue->Pop();
       if (!chain.ok()) {
         failure = chain.status();
@@ -87,6 +89,7 @@ class RngDevice final : public Device {
       return;
     }
     returned_ = true;
+    given_ += filled;
     split_queue->Return(std::move(chain), static_cast<uint32_t>(filled));
   }
 
@@ -120,6 +123,7 @@ class RngDevice final : public Device {
   std::optional<DescriptorChain> held_;
   SplitQueue* held_queue_ = nullptr;
   bool returned_ = false;  // something, in this turn
+  size_t given_ = 0;       // bytes, in this turn
   std::optional<EventLoop::TimerId> retry_;
 };
 

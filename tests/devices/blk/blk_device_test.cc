@@ -53,6 +53,15 @@ TEST_F(BlkDeviceTest, TheBudgetIsKept) {
   EXPECT_EQ(io.pending(), 5u);
 }
 
+// A guest that has pages copied, cleared or pinned without end would keep the thread from others.
+TEST_F(BlkDeviceTest, ATurnEndsAfterSomeMegabytes) {
+  for (int i = 0; i < 16; ++i) Submit(wire::kBlkRequestIn, UINT64_MAX, {{kData, 1 << 20, true}});
+  EXPECT_TRUE(rig->Kick(0)) << "the rest is for the next turn";
+  EXPECT_EQ(rig->Used(0).size(), 8u);
+  EXPECT_FALSE(rig->Kick(0));
+  EXPECT_EQ(rig->Used(0).size(), 8u);
+}
+
 TEST_F(BlkDeviceTest, OutOfRangeAndOverflowingSectorsAreErrors) {
   Submit(wire::kBlkRequestIn, kDiskBytes / 512, {{kData, 512, true}});
   Submit(wire::kBlkRequestOut, kDiskBytes / 512 - 1, {{kData, 1024, false}});
