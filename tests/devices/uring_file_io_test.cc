@@ -5,6 +5,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <filesystem>
 #include <fstream>
@@ -12,6 +13,7 @@
 #include <memory>
 #include <set>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "backend/devices/async_file_io.h"
@@ -103,7 +105,7 @@ std::set<std::string> KernelWorkers() {
 // To copy hundreds of megabytes from the page cache within the submission would keep all guests of
 // the thread waiting, and the watchdog would take it for dead.
 TEST_F(UringFileIoTest, ALargeTransferIsNotDoneWithinTheSubmission) {
-  constexpr size_t kLarge = 3 << 20;
+  constexpr size_t kLarge = 2 << 20;
   const backend::UniqueFd fd = Open(dir_.File("f", kLarge));
   std::string bytes(kLarge, '\0');
   // A thread of its own has no worker yet.
@@ -127,6 +129,40 @@ TEST_F(UringFileIoTest, ALargeTransferIsNotDoneWithinTheSubmission) {
     EXPECT_GT(started_by_reading(kLarge), 0u);
   }).join();
   EXPECT_EQ(bytes, TempDir::Content(dir_ / "f"));
+}
+
+// So that others have their turn meanwhile.
+TEST_F(UringFileIoTest, ALargeTransferIsDoneInParts) {
+  constexpr size_t kParts[] = {3 << 20, 2 << 20, (5 << 20) + 1, 5, (1 << 20) - 6};
+  constexpr size_t kBytes = 11 << 20;
+  const backend::UniqueFd fd = Open(dir_.File("f", kBytes));
+  const auto content = [&fd] {
+    std::string all(kBytes, '\0');
+    EXPECT_EQ(pread(fd.get(), all.data(), kBytes, 0), static_cast<ssize_t>(kBytes));
+    return all;
+  };
+  std::string bytes(kBytes, '\0');
+  std::vector<iovec> pieces;
+  size_t at = 0;
+  for (const size_t size : kParts) pieces.push_back({&bytes[std::exchange(at, at + size)], size});
+  ASSERT_EQ(at, kBytes);
+  Operation read;
+  std::vector<iovec> lent = pieces;
+  io_->Readv(&read, fd.get(), lent.data(), lent.size(), 0);
+  io_->Submit();
+  ASSERT_TRUE(loop_.RunUntil([&] { return read.transferred > 0; }));
+  EXPECT_LE(read.transferred, 4 << 20);
+  ASSERT_TRUE(loop_.RunUntil([&] { return read.ended(); }));
+  EXPECT_EQ(read.result, static_cast<int64_t>(kBytes));
+  EXPECT_TRUE(bytes == content()) << "too long to be shown";
+
+  std::reverse(bytes.begin(), bytes.end());
+  Operation write;
+  lent = pieces;
+  io_->Writev(&write, fd.get(), lent.data(), lent.size(), 0, /*dsync=*/true);
+  Await(write);
+  EXPECT_EQ(write.result, static_cast<int64_t>(kBytes));
+  EXPECT_TRUE(bytes == content()) << "too long to be shown";
 }
 
 TEST_F(UringFileIoTest, TheEndOfTheFileEndsARead) {

@@ -39,6 +39,9 @@ constexpr uint8_t kAllowedOperations[] = {IORING_OP_READ, IORING_OP_READV, IORIN
 // The kernel copies what is in the page cache within the system call that submits, and pins the
 // pages of direct I/O there. What is larger is left to a thread of the kernel's own.
 constexpr uint64_t kMaxBytesInSubmit = uint64_t{1} << 20;
+// The kernel's threads are few and serve all guests of a ring in turn. So it gets this much of an
+// operation at once, and the rest behind what others have started meanwhile.
+constexpr uint64_t kMaxBytesAtOnce = uint64_t{4} << 20;
 constexpr unsigned kPlainFlags = IORING_SETUP_CQSIZE | IORING_SETUP_R_DISABLED;
 
 class UringFileIo final : public AsyncFileIo, public Poller {
@@ -223,21 +226,27 @@ class UringFileIo final : public AsyncFileIo, public Poller {
   }
 
   static void Prepare(io_uring_sqe* sqe, FileOperation* operation) {
-    const unsigned count = std::min<uint32_t>(operation->piece_count, IOV_MAX);
     const int fd = operation->fd;
     const iovec* const pieces = operation->pieces;
+    const unsigned most = std::min<uint32_t>(operation->piece_count, IOV_MAX);
+    unsigned count = 0;
+    uint64_t bytes = 0;
+    while (count < most && (count == 0 || bytes + pieces[count].iov_len <= kMaxBytesAtOnce)) {
+      bytes += pieces[count++].iov_len;
+    }
+    bytes = std::min(bytes, kMaxBytesAtOnce);
     switch (operation->kind) {
       case FileOperation::Kind::kRead:
         // One piece needs no vector for the kernel to copy in.
-        if (count == 1 && pieces->iov_len <= UINT32_MAX) {
-          io_uring_prep_read(sqe, fd, pieces->iov_base, pieces->iov_len, operation->offset);
+        if (count == 1) {
+          io_uring_prep_read(sqe, fd, pieces->iov_base, bytes, operation->offset);
         } else {
           io_uring_prep_readv(sqe, fd, pieces, count, operation->offset);
         }
         break;
       case FileOperation::Kind::kWrite:
-        if (count == 1 && pieces->iov_len <= UINT32_MAX) {
-          io_uring_prep_write(sqe, fd, pieces->iov_base, pieces->iov_len, operation->offset);
+        if (count == 1) {
+          io_uring_prep_write(sqe, fd, pieces->iov_base, bytes, operation->offset);
         } else {
           io_uring_prep_writev(sqe, fd, pieces, count, operation->offset);
         }
@@ -247,8 +256,6 @@ class UringFileIo final : public AsyncFileIo, public Poller {
         io_uring_prep_fsync(sqe, fd, operation->dsync ? IORING_FSYNC_DATASYNC : 0);
         break;
     }
-    uint64_t bytes = 0;
-    for (unsigned i = 0; i < count && bytes <= kMaxBytesInSubmit; ++i) bytes += pieces[i].iov_len;
     if (bytes > kMaxBytesInSubmit) io_uring_sqe_set_flags(sqe, IOSQE_ASYNC);
   }
 
