@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A guest that rewrites its descriptors, its indirect table and its ring while we read them
 // (XSA-155): whatever is seen is one consistent copy, and no buffer lies outside the window.
-#include <atomic>
+#include <stop_token>
 #include <thread>
 
 #include "tests/virtqueue/queue_fixture.h"
@@ -26,9 +26,8 @@ TEST_F(DoubleFetchTest, DescriptorsFlipUnderPop) {
   Build(8, {.event_idx = false, .indirect = true});
   const uint64_t table = kBuffers;
   const uint64_t outside = memory->size();
-  std::atomic<bool> stop{false};
-  std::thread guest([&] {
-    for (uint32_t i = 0; !stop.load(std::memory_order_relaxed); ++i) {
+  std::jthread guest([&](const std::stop_token& stop) {
+    for (uint32_t i = 0; !stop.stop_requested(); ++i) {
       const bool bad = (i & 1) != 0;
       driver->WriteDesc(0, {.address = bad ? outside : kBuffers + 4096,
                             .length = bad ? UINT32_MAX : 16,
@@ -61,7 +60,7 @@ TEST_F(DoubleFetchTest, DescriptorsFlipUnderPop) {
     ASSERT_EQ(driver->TakeAllUsed().size(), 1u) << "each head comes back once";
     if (::testing::Test::HasFatalFailure()) break;
   }
-  stop = true;
+  guest.request_stop();
   guest.join();
   EXPECT_EQ(good + queue->broken_chains(), 100000u);
 }
@@ -69,9 +68,8 @@ TEST_F(DoubleFetchTest, DescriptorsFlipUnderPop) {
 TEST_F(DoubleFetchTest, AvailableEntriesAndEventWordsFlip) {
   Build(8, {.event_idx = true, .indirect = true});
   for (uint16_t i = 0; i < 8; ++i) driver->WriteDesc(i, {.address = kBuffers, .length = 16});
-  std::atomic<bool> stop{false};
-  std::thread guest([&] {
-    for (uint32_t i = 0; !stop.load(std::memory_order_relaxed); ++i) {
+  std::jthread guest([&](const std::stop_token& stop) {
+    for (uint32_t i = 0; !stop.stop_requested(); ++i) {
       memory->Store<uint16_t>(driver->layout().driver + 4 + 2 * (i & 7), i & 15);
       driver->SetUsedEvent(i);
     }
@@ -86,7 +84,7 @@ TEST_F(DoubleFetchTest, AvailableEntriesAndEventWordsFlip) {
     (void)queue->Publish();
     (void)queue->EnableKicks();
   }
-  stop = true;
+  guest.request_stop();
   guest.join();
   EXPECT_EQ(queue->in_flight(), 0u);
 }
