@@ -119,6 +119,14 @@ TEST_F(VmsgctlTest, BusMadeForRefusedEntriesIsRemovedAgain) {
   EXPECT_FALSE(tree_.Has(kFrontPath));
 }
 
+TEST_F(VmsgctlTest, ABusThatVmsgdRefusesIsRefusedWithItsReasonAtOnceAndLeavesNothing) {
+  service_->bus_error = "this domain may watch no more (--watch-nb)";
+  EXPECT_EQ(Run({"attach", "g1", "type=rng", "type=rng"}), kExitRefused);
+  EXPECT_THAT(err(), AllOf(HasSubstr("--watch-nb"), Not(HasSubstr("is it running?"))));
+  EXPECT_FALSE(tree_.Has(kBusPath));
+  EXPECT_FALSE(tree_.Has(kFrontPath));
+}
+
 TEST_F(VmsgctlTest, WithoutAServiceAttachSaysSoAndLeavesNothing) {
   StopService();
   EXPECT_EQ(Run({"--timeout", "0", "attach", "g1", "type=rng", "type=rng"}), kExitRefused);

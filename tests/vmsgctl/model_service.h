@@ -24,6 +24,7 @@ class ModelService : public xenstore::BusListener {
 
   std::string refused_type = "nonsense";
   std::set<uint16_t> busy;  // devices whose driver does not let go
+  std::string bus_error;    // not empty: no bus is served, for this reason
 
   void Run() {
     while (true) {
@@ -33,6 +34,11 @@ class ModelService : public xenstore::BusListener {
   }
 
   void OnBusAppeared(const xenstore::BusAddress& bus, const xenstore::BusView&) override {
+    if (!bus_error.empty()) {
+      xenstore::ReportBackendError(*store_, bus, absl::ResourceExhaustedError(bus_error))
+          .IgnoreError();
+      return;
+    }
     xenstore::WriteState(*store_, bus.BackendPath(), xenstore::XenbusState::kInitWait)
         .IgnoreError();
   }
@@ -42,6 +48,7 @@ class ModelService : public xenstore::BusListener {
   void OnBusVanished(const xenstore::BusAddress&) override {}
   void OnDeviceAdded(const xenstore::BusAddress& bus,
                      const xenstore::DeviceNodes& device) override {
+    if (!bus_error.empty()) return;
     absl::Status result = absl::OkStatus();
     if (device.type == refused_type) {
       result = absl::InvalidArgumentError("key \"type\": \"nonsense\" is no type; there is rng");

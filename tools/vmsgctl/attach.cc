@@ -72,18 +72,24 @@ absl::StatusOr<AttachPlan> MakePlan(const Arguments& arguments, Store& store) {
 }
 
 // What vmsgd answered, or that it did not.
-absl::Status AwaitAnswer(Store& store, const BusAddress& bus, const AttachItem& item,
-                         absl::Duration timeout) {
+absl::Status AwaitAnswer(Store& store, const BusAddress& bus, bool created_bus,
+                         const AttachItem& item, absl::Duration timeout) {
   DeviceFacts device;
+  std::string bus_error;
   absl::StatusOr<bool> answered =
-      WaitFor(store, absl::StrCat(bus.BackendPath(), "/", xenstore::kDevice, "/", item.number),
-              timeout, [&]() -> absl::StatusOr<bool> {
-                absl::StatusOr<DeviceFacts> now = ReadDevice(store, bus, item.number);
-                if (!now.ok()) return now.status();
-                device = *std::move(now);
-                return device.status == xenstore::kStatusConnected ||
-                       device.status == xenstore::kStatusError;
-              });
+      WaitFor(store, bus.BackendPath(), timeout, [&]() -> absl::StatusOr<bool> {
+        // First, so that an answer is not missed that came before it.
+        if (created_bus) {
+          absl::StatusOr<std::string> error =
+              store.Read(absl::StrCat(bus.BackendPath(), "/", xenstore::kHotplugErrorNode));
+          if (error.ok()) bus_error = *std::move(error);
+        }
+        absl::StatusOr<DeviceFacts> now = ReadDevice(store, bus, item.number);
+        if (!now.ok()) return now.status();
+        device = *std::move(now);
+        return device.status == xenstore::kStatusConnected ||
+               device.status == xenstore::kStatusError || !bus_error.empty();
+      });
   if (!answered.ok()) return answered.status();
   if (!*answered) {
     return absl::DeadlineExceededError(absl::StrCat("no answer from vmsgd in domain ", bus.backend,
@@ -91,6 +97,8 @@ absl::Status AwaitAnswer(Store& store, const BusAddress& bus, const AttachItem& 
                                                     ": is it running?"));
   }
   if (device.status == xenstore::kStatusConnected) return absl::OkStatus();
+  // The whole bus is not served: a quota, for one, under which no device's answer fits either.
+  if (device.status != xenstore::kStatusError) return absl::ResourceExhaustedError(bus_error);
   return absl::InvalidArgumentError(device.error.empty() ? "refused by vmsgd without a reason"
                                                          : device.error);
 }
@@ -119,8 +127,11 @@ int AwaitBus(Store& store, const std::string& domain_label, const BusAddress& bu
   for (const AttachItem& item : items) {
     // When there was no answer to the first, the others have had their time as well.
     const bool silent = exit != kExitDone && !vmsgd_answers;
-    absl::Status answer = AwaitAnswer(store, bus, item, silent ? absl::ZeroDuration() : timeout);
-    vmsgd_answers = vmsgd_answers || !absl::IsDeadlineExceeded(answer);
+    absl::Status answer =
+        AwaitAnswer(store, bus, created_bus, item, silent ? absl::ZeroDuration() : timeout);
+    // One that refuses the bus may not follow it, and not remove it.
+    vmsgd_answers =
+        vmsgd_answers || !(absl::IsDeadlineExceeded(answer) || absl::IsResourceExhausted(answer));
     if (answer.ok()) {
       console.out << domain_label << ": bus " << bus.id << " device " << item.number << " ("
                   << item.entry.type << ") attached\n";
