@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/contract/event_pair.h"
+#include "tests/contract/store/store_under_test.h"
 #include "tests/contract/xen_under_test.h"
 #include "tests/emulated-xen/emulated_xen.h"
 
@@ -39,6 +40,36 @@ class Emulation final : public XenUnderTest {
 
   std::unique_ptr<EmulatedXen> machine_;
 };
+
+class EmulatedStore final : public StoreUnderTest {
+ public:
+  static absl::StatusOr<std::unique_ptr<StoreUnderTest>> Make(bool in_dom0) {
+    auto store = std::make_unique<EmulatedStore>();
+    auto machine = EmulatedXen::Start();
+    if (!machine.ok()) return machine.status();
+    store->machine_ = *std::move(machine);
+    auto guest = store->machine_->CreateDomain("guest");
+    if (!guest.ok()) return guest.status();
+    (in_dom0 ? store->other : store->domain) = *guest;
+    return std::unique_ptr<StoreUnderTest>(std::move(store));
+  }
+  static absl::StatusOr<std::unique_ptr<StoreUnderTest>> MakeInDom0() { return Make(true); }
+  static absl::StatusOr<std::unique_ptr<StoreUnderTest>> MakeInGuest() { return Make(false); }
+
+  absl::StatusOr<std::unique_ptr<xenstore::Store>> Open() override {
+    return xenstore::OpenStore(machine_->StoreSocket(domain));
+  }
+
+ private:
+  std::unique_ptr<EmulatedXen> machine_;
+};
+
+const StoreFactory kDom0 = {"EmulatedDom0", EmulatedStore::MakeInDom0};
+const StoreFactory kGuest = {"EmulatedGuest", EmulatedStore::MakeInGuest};
+
+INSTANTIATE_TEST_SUITE_P(On, StoreContract, ::testing::Values(kDom0, kGuest), StoreFactoryName);
+INSTANTIATE_TEST_SUITE_P(On, GuestStoreContract, ::testing::Values(kGuest), StoreFactoryName);
+INSTANTIATE_TEST_SUITE_P(On, Dom0StoreContract, ::testing::Values(kDom0), StoreFactoryName);
 
 const XenFactory kEmulation = {"Emulated", Emulation::Make};
 
