@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Store on libxenstore. xenstored is trusted; what guests wrote into it is not, and passes through
 // here as plain bytes.
+#include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 extern "C" {
+#include <xen/io/xs_wire.h>
 #include <xenstore.h>
 }
 
@@ -216,6 +218,38 @@ int ConnectLiveness(const std::string& path) {
   return fd;
 }
 
+// Where libxenstore finds a guest's kernel, and Dom0's without a socket.
+int OpenKernel() {
+  for (const char* device : {"/dev/xen/xenbus", "/proc/xen/xenbus"}) {
+    const int fd = open(device, O_RDWR | O_CLOEXEC);
+    if (fd >= 0) return fd;
+  }
+  return -1;
+}
+
+// errno, or 0 when it was taken.
+int AskKernel(int fd, xsd_sockmsg_type type, const std::string& path, const std::string& token) {
+  const xsd_sockmsg header{.type = type,
+                           .len = static_cast<uint32_t>(path.size() + 1 + token.size() + 1)};
+  const std::string message =
+      absl::StrCat(absl::string_view(reinterpret_cast<const char*>(&header), sizeof(header)), path,
+                   absl::string_view("\0", 1), token, absl::string_view("\0", 1));
+  return write(fd, message.data(), message.size()) < 0 ? errno : 0;
+}
+
+// Whether the kernel would take a watch: errno or 0. It answers one that xenstored refuses (a
+// quota) by failing the write, upon which libxenstore closes its connection for good. So it is
+// asked on another one first.
+int TryKernelWatch(const std::string& path, const std::string& token) {
+  const int fd = OpenKernel();
+  if (fd < 0) return 0;  // the real attempt will tell
+  const int error = AskKernel(fd, XS_WATCH, path, token);
+  // Closing it would give the watch back too, but some time later.
+  if (error == 0) AskKernel(fd, XS_UNWATCH, path, token);
+  close(fd);
+  return error;
+}
+
 class LibxenstoreStore final : public Operations<Store> {
  public:
   explicit LibxenstoreStore(xs_handle* handle) : Operations(handle, XBT_NULL) {}
@@ -307,6 +341,11 @@ class LibxenstoreStore final : public Operations<Store> {
     if (token.find('\0') != absl::string_view::npos) {
       return absl::InvalidArgumentError("xenstore: the watch token contains a NUL byte");
     }
+    if (call == xs_watch && liveness_ < 0) {
+      if (const int error = TryKernelWatch(*name, std::string(token)); error != 0) {
+        return StatusFromErrno(error, operation, path);
+      }
+    }
     if (!call(handle_, name->c_str(), std::string(token).c_str())) {
       return StatusFromErrno(errno, operation, path);
     }
@@ -330,7 +369,7 @@ class LibxenstoreStore final : public Operations<Store> {
   }
 
   int poll_fd_ = -1;
-  int liveness_ = -1;  // a second connection to xenstored's socket, or -1
+  int liveness_ = -1;  // a second connection to xenstored's socket; -1: through the kernel
 };
 
 }  // namespace
