@@ -29,11 +29,10 @@ TEST_P(Dom0StoreContract, ReadsAndWritesInTheHomesOfGuests) {
   EXPECT_TRUE(store_->Remove(home + "/data/by-dom0").ok());
 }
 
-TEST_P(Dom0StoreContract, ListOfAThousandNames) {
-  for (int i = 0; i < 1000; ++i) {
-    ASSERT_TRUE(store_->Write(Node(absl::StrCat("name-of-an-entry-", i)), "").ok());
-  }
-  EXPECT_EQ(store_->List(kBase)->size(), 1000u);
+TEST_P(Dom0StoreContract, ListThatNeedsSeveralPackets) {
+  const std::string name(90, 'n');
+  for (int i = 0; i < 100; ++i) ASSERT_TRUE(store_->Write(Node(absl::StrCat(name, i)), "").ok());
+  EXPECT_EQ(store_->List(kBase)->size(), 100u);
 }
 
 TEST_P(Dom0StoreContract, ValueOverThePayloadIsRefusedAndTheConnectionStays) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The contract of grants/*.h on a real Xen. The program runs in a domain; VMSG_XEN_MACHINE names
-// the script that asks the toolstack (dom0/contract-machine of this folder):
+// The contract of grants/*.h and xenstore/store.h on a real Xen. The program runs in a domain;
+// VMSG_XEN_MACHINE names the script that asks the toolstack (dom0/contract-machine of this folder):
 //   domid            this domain's number
 //   guest            the number of a running guest, started if need be
 //   destroy          destroys it
@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "tests/contract/event_pair.h"
+#include "tests/contract/store/store_under_test.h"
 #include "tests/contract/xen_under_test.h"
 
 namespace vmsg::test {
@@ -74,6 +75,33 @@ absl::StatusOr<std::unique_ptr<XenUnderTest>> MakeTwoDomains() {
       static_cast<grants::DomainId>(*guest), {MachineScript(), "peer", "native"}, nullptr, SIGTERM};
   return xen;
 }
+
+// This domain's own connection, whatever it is: Dom0's to the socket, a guest's through its kernel.
+class RealStore : public StoreUnderTest {
+ public:
+  absl::StatusOr<std::unique_ptr<xenstore::Store>> Open() override {
+    return xenstore::OpenStore("");
+  }
+};
+
+absl::StatusOr<std::unique_ptr<StoreUnderTest>> MakeStore() {
+  // Asked once: nothing here ends a domain, and a program takes its time in a guest.
+  static const absl::StatusOr<long> id = AskMachine("domid");
+  if (!id.ok()) return id.status();
+  auto xen = std::make_unique<RealStore>();
+  xen->domain = static_cast<uint16_t>(*id);
+  if (xen->domain != 0) return xen;
+  static const absl::StatusOr<long> guest = AskMachine("guest");
+  if (!guest.ok()) return guest.status();
+  xen->other = static_cast<uint16_t>(*guest);
+  return xen;
+}
+
+const StoreFactory kThisDomain = {"ThisDomain", MakeStore};
+
+INSTANTIATE_TEST_SUITE_P(On, StoreContract, ::testing::Values(kThisDomain), StoreFactoryName);
+INSTANTIATE_TEST_SUITE_P(On, GuestStoreContract, ::testing::Values(kThisDomain), StoreFactoryName);
+INSTANTIATE_TEST_SUITE_P(On, Dom0StoreContract, ::testing::Values(kThisDomain), StoreFactoryName);
 
 const XenFactory kLoopback = {"Loopback", MakeLoopback};
 const XenFactory kTwoDomains = {"TwoDomains", MakeTwoDomains};

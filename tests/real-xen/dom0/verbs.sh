@@ -94,7 +94,7 @@ in_guest() { # NAME COMMAND [SECONDS]
   local log=$CONSOLES/guest-$1.log id said from deadline
   id=$(cat /proc/sys/kernel/random/uuid)
   from=$(stat -c %s "$log")
-  deadline=$(($(date +%s) + ${3:-60}))
+  deadline=$(($(date +%s) + ${3:-200}))
   xenstore-write -R "/local/domain/$(domid "$1")/data/command" "$id $2"
   while :; do
     said=$(tail -c "+$((from + 1))" "$log" | tr -d '\r')
@@ -166,4 +166,5 @@ diagnose() {
     [ ! -e "$log" ] || { echo "--- ${log##*/}"; tail -n 40 "$log"; }
   done
   echo "--- xl dmesg"; xl dmesg | tail -n 5
+  [ -z "${DRIVER:-}" ] || { echo "--- vmsgd's log in $DRIVER"; in_guest $DRIVER 'tail -n 60 /tmp/vmsgd.log'; }
 }
