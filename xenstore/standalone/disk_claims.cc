@@ -204,7 +204,9 @@ absl::Status DiskClaims::Leave(const Key& key, Disk& disk) {
   if (!type.ok()) return type.status();
   if (!type->empty()) {
     if (std::exchange(disk.leaving, true)) return absl::OkStatus();
-    absl::Status asked = RequestDeviceRemoval(*store_, bus(key), disk.number, /*force=*/false);
+    // libxl takes such a disk away only with its guest, which is paused by then: its driver does not
+    // answer.
+    absl::Status asked = RequestDeviceRemoval(*store_, bus(key), disk.number, /*force=*/true);
     return absl::IsNotFound(asked) ? absl::OkStatus() : asked;
   }
   disks_.erase(key);

@@ -148,6 +148,7 @@ TEST_F(DiskClaimsTest, RemovedDiskIsClosedWhenItsDeviceIsGone) {
   XlRemoves();
   Settle();
   EXPECT_EQ(Device("0/online"), "0");
+  EXPECT_EQ(Device("0/force"), "1") << "the driver of a paused guest would not answer";
   EXPECT_EQ(Disk("state"), "5") << "the image is still in use";
   ASSERT_TRUE(RemoveDevice(*toolstack_, kBusOfDisks, 0).ok());
   Settle();
