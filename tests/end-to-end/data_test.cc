@@ -142,6 +142,19 @@ TEST_F(DataTest, BuffersInAnExtensionOfTheWindowWorkUntilItIsWithdrawn) {
   EXPECT_EQ((*connection)->Close(), absl::OkStatus());
 }
 
+TEST_F(DataTest, TheToolCanExtendTheWindow) {
+  const grants::DomainId guest =
+      Guest("g1", {absl::StrCat("type=blk,path=",
+                                machine_->MakeFile("g1.img", Machine::Pattern(1 << 20, 31)))});
+  auto listed = machine_->Frontend(guest, {"--pages=64", "--extend=300", "list"});
+  ASSERT_TRUE(listed.ok()) << listed.status();
+  EXPECT_THAT(listed->out, HasSubstr("window 364 pages")) << listed->err;
+  // Its buffer, the largest that fits, is in the extension then.
+  auto verified = machine_->Frontend(guest, {"--pages=64", "--extend=300", "blk", "verify"});
+  ASSERT_TRUE(verified.ok()) << verified.status();
+  EXPECT_EQ(verified->exit_status, 0) << verified->err;
+}
+
 TEST_F(DataTest, EntropyArrives) {
   const grants::DomainId guest = Guest("g1", {"type=rng"});
   auto rng = machine_->Frontend(guest, {"rng", "--bytes=4096"});

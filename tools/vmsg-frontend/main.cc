@@ -13,8 +13,8 @@ namespace vmsg::frontend_tool {
 namespace {
 
 constexpr char kUsage[] =
-    R"(Usage: vmsg-frontend [--xen=native|emulated:DIR] [--bus N] [--pages N] [--ring-order N]
-                     [--spin US] COMMAND
+    R"(Usage: vmsg-frontend [--xen=native|emulated:DIR] [--bus N] [--pages N] [--extend N]
+                     [--ring-order N] [--spin US] COMMAND
 
   list                              devices, features, queues and configuration
   blk read [FILE|-]                 the whole disk, or --offset N --length N; --sha256: only its sum
@@ -33,6 +33,7 @@ constexpr char kUsage[] =
                                     ends, with $uri set
 
 --dev N names the device; otherwise the first one of the right type is taken.
+--pages N: window at the start (1000); --extend N: a second segment, withdrawn at the end (0).
 --spin N: microseconds to look for answers before sleeping (50).
 Numbers may end in k, M or G. Exit status: 0 done, 1 failed, 2 not understood.
 )";
@@ -40,6 +41,7 @@ Numbers may end in k, M or G. Exit status: 0 done, 1 failed, 2 not understood.
 struct Settings {
   std::string xen;
   frontend::ConnectOptions connect;
+  uint32_t extend_pages = 0;
   std::chrono::microseconds max_spin;
 };
 
@@ -53,6 +55,9 @@ absl::StatusOr<Settings> ReadSettings(const Arguments& arguments) {
   number = arguments.Number("pages", connect.pages, 1, 1 << 20);
   if (!number.ok()) return number.status();
   connect.pages = static_cast<uint32_t>(*number);
+  number = arguments.Number("extend", 0, 0, 1 << 20);
+  if (!number.ok()) return number.status();
+  settings.extend_pages = static_cast<uint32_t>(*number);
   number = arguments.Number("ring-order", connect.ring_order, 1, wire::kMaxRingOrder);
   if (!number.ok()) return number.status();
   connect.ring_order = static_cast<uint32_t>(*number);
@@ -64,8 +69,20 @@ absl::StatusOr<Settings> ReadSettings(const Arguments& arguments) {
   return settings;
 }
 
+using Run = absl::Status (*)(frontend::BusConnection&, const Arguments&);
+
+absl::Status RunExtended(frontend::BusConnection& connection, const Arguments& arguments, Run run,
+                         uint32_t pages) {
+  if (pages == 0) return run(connection, arguments);
+  absl::StatusOr<uint32_t> first_page = connection.ExtendWindow(pages, frontend::After(kPatience));
+  if (!first_page.ok()) return first_page.status();
+  absl::Status status = run(connection, arguments);
+  if (!status.ok()) return status;
+  return connection.WithdrawWindow(*first_page, pages, frontend::After(kPatience));
+}
+
 absl::Status RunConnected(const Arguments& arguments, const std::string& command) {
-  absl::Status (*run)(frontend::BusConnection&, const Arguments&) = nullptr;
+  Run run = nullptr;
   if (command == "list") run = RunList;
   if (command == "blk") run = RunBlk;
   if (command == "rng") run = RunRng;
@@ -83,7 +100,7 @@ absl::Status RunConnected(const Arguments& arguments, const std::string& command
       frontend::BusConnection::Open(**platform, settings->connect);
   if (!connection.ok()) return connection.status();
   (*connection)->bus().set_max_spin(settings->max_spin);
-  absl::Status status = run(**connection, arguments);
+  absl::Status status = RunExtended(**connection, arguments, run, settings->extend_pages);
   absl::Status closed = (*connection)->Close();
   return status.ok() ? closed : status;
 }
@@ -92,9 +109,10 @@ int Main(int argc, char** argv) {
   // A reader that closes its pipe is an error of write(), not the end of the bus without a word.
   std::signal(SIGPIPE, SIG_IGN);
   absl::StatusOr<Arguments> arguments = Arguments::Parse(
-      argc, argv, {"xen",  "bus",    "pages",   "ring-order", "dev",     "offset", "length",
-                   "seed", "rw",     "bs",      "depth",      "seconds", "count",  "bytes",
-                   "send", "expect", "timeout", "socket",     "plugin",  "run",    "spin"},
+      argc, argv,
+      {"xen",    "bus",     "pages",  "extend", "ring-order", "dev",   "offset", "length",
+       "seed",   "rw",      "bs",     "depth",  "seconds",    "count", "bytes",  "send",
+       "expect", "timeout", "socket", "plugin", "run",        "spin"},
       {"help", "events", "json", "sha256", "flush", "readonly"});
   if (arguments.ok() && arguments->Has("help")) {
     std::fputs(kUsage, stdout);
