@@ -204,8 +204,8 @@ absl::Status DiskClaims::Leave(const Key& key, Disk& disk) {
   if (!type.ok()) return type.status();
   if (!type->empty()) {
     if (std::exchange(disk.leaving, true)) return absl::OkStatus();
-    // libxl takes such a disk away only with its guest, which is paused by then: its driver does not
-    // answer.
+    // libxl takes such a disk away only with its guest, which is paused by then: its driver does
+    // not answer.
     absl::Status asked = RequestDeviceRemoval(*store_, bus(key), disk.number, /*force=*/true);
     return absl::IsNotFound(asked) ? absl::OkStatus() : asked;
   }
