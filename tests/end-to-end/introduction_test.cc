@@ -99,7 +99,7 @@ TEST_F(IntroductionTest, ABadEntryIsShownWhereAnAdministratorLooks) {
   const grants::DomainId guest = Create("g1");
   Await("the refusal is noted",
         [&] { return Exists(absl::StrCat("/libxl/", guest, "/virtio-msg")); });
-  EXPECT_THAT(List(), AllOf(HasSubstr("g1.cfg"), HasSubstr("virtio_msg[1]")));
+  EXPECT_THAT(List(), AllOf(HasSubstr("g1.cfg"), HasSubstr("virtio_msg[1] \"type=blk,path\": ")));
   EXPECT_THAT(machine_->service_log(), AllOf(HasSubstr("g1.cfg"), HasSubstr("virtio_msg[1]")));
   EXPECT_FALSE(Exists(xenstore::BusAddress{.frontend = guest}.BackendPath()));
 }

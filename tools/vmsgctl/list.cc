@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "absl/strings/escaping.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "tools/vmsgctl/commands.h"
@@ -63,13 +63,26 @@ std::vector<Row> ConfigRows(const std::vector<ConfigFacts>& configs) {
   return rows;
 }
 
+// Whatever stands in the store, a terminal gets no control bytes from us.
+std::string Printable(const std::string& text) {
+  std::string printable;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (absl::ascii_iscntrl(byte)) {
+      absl::StrAppend(&printable, "\\x", absl::Hex(byte, absl::kZeroPad2));
+    } else {
+      printable.push_back(c);
+    }
+  }
+  return printable;
+}
+
 // The first row is the heading.
 void PrintTable(std::vector<Row> rows, std::ostream& out) {
   std::vector<size_t> widths(rows[0].size());
   for (Row& row : rows) {
     for (size_t i = 0; i < row.size(); ++i) {
-      // Whatever stands in the store, a terminal gets no control bytes from us.
-      row[i] = absl::Utf8SafeCEscape(row[i]);
+      row[i] = Printable(row[i]);
       widths[i] = std::max(widths[i], row[i].size());
     }
   }
