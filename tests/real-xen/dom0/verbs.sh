@@ -85,7 +85,7 @@ destroy_guest() { # NAME
   rm -f "$CONSOLES/guest-$1.log"
 }
 wait_guest() { # NAME
-  wait_for 200 xenstore-exists "/local/domain/$(domid "$1")/data/ready"
+  wait_for 400 xenstore-exists "/local/domain/$(domid "$1")/data/ready"
 }
 domid() { xl domid "$1"; } # NAME
 

@@ -2,6 +2,7 @@
 # `xl create` is all an administrator does: a guest has its config's devices before it runs, also after a
 # reboot; nothing is left when it is gone; what is wrong in a config is said where one looks for it.
 # machine: pv
+# seconds: 850
 mkdir -p /srv
 truncate -s 2M /srv/g1.img /srv/g2.img
 dd if=/dev/urandom of=/srv/data.img bs=1M count=2 2>/dev/null

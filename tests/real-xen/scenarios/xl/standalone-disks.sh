@@ -2,6 +2,7 @@
 # xl's own key for somebody else's disks: with --claim-standalone-disks they are served; one that cannot be
 # served fails xl create at once; without the option nobody touches their nodes.
 # machine: pv
+# seconds: 850
 mkdir -p /srv
 truncate -s 2M /srv/g1.img /srv/g2.img
 disk() { echo "vdev=xvdb,format=raw,backendtype=standalone,specification=virtio,access=rw,target=$1"; } # TARGET
