@@ -133,7 +133,7 @@ TEST_F(UringFileIoTest, ALargeTransferIsNotDoneWithinTheSubmission) {
 
 // So that others have their turn meanwhile.
 TEST_F(UringFileIoTest, ALargeTransferIsDoneInParts) {
-  constexpr size_t kParts[] = {3 << 20, 2 << 20, (5 << 20) + 1, 5, (1 << 20) - 6};
+  constexpr size_t kParts[] = {(5 << 20) + 1, 3 << 20, 2 << 20, 5, (1 << 20) - 6};
   constexpr size_t kBytes = 11 << 20;
   const backend::UniqueFd fd = Open(dir_.File("f", kBytes));
   const auto content = [&fd] {

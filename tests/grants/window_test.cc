@@ -219,6 +219,17 @@ TEST_F(WindowTest, AppendUpToTheCapAndNotOver) {
   EXPECT_FALSE(window_.Append(mapper_.MapFresh(1), 0).ok());
 }
 
+TEST_F(WindowTest, SumsOfPagesThatPass32BitsAreRefused) {
+  Append(3);
+  EXPECT_FALSE(window_.CheckAppend(UINT32_MAX, 4).ok());
+  EXPECT_TRUE(window_.CheckAppend(UINT32_MAX - 3, UINT32_MAX).ok());
+  // Numbers of pages that were withdrawn do not come again.
+  ASSERT_TRUE(*window_.Withdraw(0, 3));
+  EXPECT_TRUE(window_.CheckAppend(UINT32_MAX - 2, UINT32_MAX).ok());
+  const absl::Status over = window_.CheckAppend(UINT32_MAX - 1, UINT32_MAX);
+  EXPECT_THAT(std::string(over.message()), HasSubstr("would pass 2^32"));
+}
+
 TEST_F(WindowTest, AppendOfNothingIsRefused) {
   EXPECT_EQ(window_.Append(GrantMapping(), 4).status().code(), absl::StatusCode::kInvalidArgument);
 }

@@ -86,6 +86,8 @@ TEST_F(WithdrawTest, PinnedSegmentDrainsWithItsLastPin) {
 TEST_F(WithdrawTest, QueueAreaHoldsItsSegment) {
   ASSERT_TRUE(window_.PinArea(2 * kPageSize, 256, 16).ok());
   EXPECT_FALSE(*window_.Withdraw(2, 3));
+  EXPECT_FALSE(window_.PinArea(2 * kPageSize, 256, 16).ok());
+  EXPECT_FALSE(window_.PinArea(3 * kPageSize, 256, 16).ok());
   window_.Unpin(2 * kPageSize, 256);
   EXPECT_EQ(window_.TakeDrained().size(), 1u);
 }

@@ -19,7 +19,7 @@ constexpr size_t kWords = kPage / 8;
 
 uint64_t change = 0;  // xor
 
-class ReadOnce : public testing::Test {
+class ReadOnce : public ::testing::Test {
  protected:
   ReadOnce()
       : page_(static_cast<uint64_t*>(

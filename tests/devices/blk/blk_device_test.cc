@@ -143,6 +143,16 @@ TEST_F(BlkDeviceTest, DiskErrorsAreReportedAndTheBufferHoldsNothingOfOurs) {
   EXPECT_EQ(rig->Used(0)[1], (UsedEntry{read, 513}));
 }
 
+TEST_F(BlkDeviceTest, ALargeBufferIsNotClearedAndNotVouchedFor) {
+  rig->Put(kData, "x");
+  const uint16_t read =
+      Submit(wire::kBlkRequestIn, UINT64_MAX, {{kData, 4096, true}, {kData, 1 << 20, true}});
+  rig->Kick(0);
+  EXPECT_EQ(Status(0), wire::kBlkStatusIoError);
+  EXPECT_THAT(rig->Used(0), ElementsAre(UsedEntry{read, 0}));
+  EXPECT_EQ(rig->Get(kData, 1), "x");
+}
+
 TEST_F(BlkDeviceTest, AReadThatEndsEarlyIsAnError) {
   Submit(wire::kBlkRequestIn, 0, {{kData, 1024, true}});
   rig->Kick(0);
@@ -161,6 +171,9 @@ TEST_F(BlkDeviceTest, Configuration) {
   Build({.logical_block = 512, .physical_block = 4096});
   EXPECT_EQ(rig->Config<uint64_t>(0), kDiskBytes / 512);
   EXPECT_EQ(rig->Config<uint32_t>(offsetof(wire::BlkConfig, seg_max)), backend::kBlkMaxSegments);
+  EXPECT_EQ(rig->Config<uint32_t>(offsetof(wire::BlkConfig, size_max)), 1u << 20);
+  EXPECT_EQ(rig->device().identity().max_queue_sizes, std::vector<uint32_t>{256})
+      << "what a guest can make us hold grows with its square";
   EXPECT_EQ(rig->Config<uint32_t>(offsetof(wire::BlkConfig, blk_size)), 512u);
   EXPECT_EQ(rig->Config<uint8_t>(offsetof(wire::BlkConfig, physical_block_exp)), 3);
   EXPECT_EQ(rig->Config<uint8_t>(offsetof(wire::BlkConfig, writeback)), 1);
