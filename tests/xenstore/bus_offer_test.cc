@@ -75,6 +75,18 @@ TEST_F(BusOfferTest, AStateIsNotWrittenIntoADirectoryThatIsGone) {
   EXPECT_FALSE(tree_.Has(kOfferedBus.BackendPath()));
 }
 
+TEST_F(BusOfferTest, ARefusalDoesNotBringBackADirectoryThatIsGone) {
+  tree_.Erase(kOfferedBus.BackendPath());
+  EXPECT_TRUE(absl::IsNotFound(
+      ReportBackendError(*backend_, kOfferedBus, absl::InvalidArgumentError("no"))));
+  EXPECT_FALSE(tree_.Has(kOfferedBus.BackendPath()));
+}
+
+TEST_F(BusOfferTest, ABackendNodeThatNamesAnotherBusIsRefused) {
+  tree_.Set(Front("backend"), "/local/domain/0/backend/virtio-msg/5/3");
+  EXPECT_TRUE(absl::IsInvalidArgument(ReadOwnBus(*frontend_, kOfferedBus.id).status()));
+}
+
 TEST_F(BusOfferTest, SuppressionIsOffWithoutItsNode) {
   ASSERT_TRUE(WriteRequest(*frontend_, kOfferedBus, kRequest).ok());
   tree_.Erase(Front("feature-ring-event-idx"));
@@ -177,6 +189,8 @@ INSTANTIATE_TEST_SUITE_P(Nodes, OfferRefused,
                          testing::Values(BadNode{"VersionsEmpty", "versions", ""},
                                          BadNode{"VersionsTrailingComma", "versions", "1,"},
                                          BadNode{"VersionsDescending", "versions", "2,1"},
+                                         BadNode{"VersionsTooMany", "versions",
+                                                 "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18"},
                                          BadNode{"VersionsGarbage", "versions", "1,two"},
                                          BadNode{"MessageSizeBelow", "max-message-size", "44"},
                                          BadNode{"WindowEmpty", "max-window-pages", "0"},
@@ -228,7 +242,8 @@ TEST(ParseBackendPath, TakesOnlyTheExactForm) {
   for (const char* path :
        {"", "/", "/local/domain/3/backend/virtio-msg/5", "/local/domain/3/backend/virtio-msg/5/2/x",
         "/local/domain/3/backend/vbd/5/2", "local/domain/3/backend/virtio-msg/5/2",
-        "/local/domain/-1/backend/virtio-msg/5/2", "/local/domain/3/backend/virtio-msg/99999/2",
+        "/local/domain/-1/backend/virtio-msg/5/2", "/local/domain/65536/backend/virtio-msg/5/2",
+        "/local/domain/3/backend/virtio-msg/99999/2",
         "/local/domain/3/backend/virtio-msg/5/4294967296",
         "/local/domain/../backend/virtio-msg/5/2"}) {
     EXPECT_TRUE(absl::IsInvalidArgument(ParseBackendPath(path).status())) << path;

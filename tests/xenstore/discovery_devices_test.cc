@@ -166,6 +166,11 @@ TEST_F(DiscoveryDevicesTest, NamesThatAreNoNumberAreRefusedOnceThoughTheyAreAnsw
   EXPECT_EQ(tree_.Value(Device("x/hotplug-status")), "error");
 }
 
+TEST_F(DiscoveryDevicesTest, NoMoreRefusalsAreRememberedThanThereIsRoomFor) {
+  for (int i = 0; i < 300; ++i) tree_.Set(Device("x" + std::to_string(i) + "/type"), "blk");
+  EXPECT_EQ(Settle().size(), kMaxRefusedNames);
+}
+
 TEST_F(DiscoveryDevicesTest, DevicesPerBusAreCapped) {
   std::vector<DeviceNodesToWrite> devices;
   for (uint32_t n = 0; n <= kMaxDevicesPerBus; ++n) {

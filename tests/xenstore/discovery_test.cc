@@ -216,6 +216,13 @@ TEST_F(DiscoveryTest, DirectoriesThatAreNoBusAreRefusedOnce) {
   EXPECT_THAT(Settle(), IsEmpty());
 }
 
+TEST_F(DiscoveryTest, NoMoreRefusalsAreRememberedThanThereIsRoomFor) {
+  for (int i = 0; i < 300; ++i) {
+    tree_.Set("/local/domain/0/backend/virtio-msg/x" + std::to_string(i) + "/0/state", "1");
+  }
+  EXPECT_EQ(Settle().size(), kMaxRefusedNames);
+}
+
 TEST_F(DiscoveryTest, BusesPerFrontendAreCappedAndAFreedPlaceIsTaken) {
   for (uint32_t id = 0; id <= kMaxBusesPerFrontend; ++id) CreateBus({5, 0, id});
   std::vector<std::string> lines = Settle();
@@ -291,6 +298,12 @@ TEST_F(DiscoveryTest, OneCallLooksAtABoundedNumberOfBuses) {
   }
   EXPECT_EQ(total, static_cast<size_t>(kGuests));
   EXPECT_LE(most, 32u);
+  // Also when all are known.
+  for (uint16_t domain = 100; domain < 100 + kGuests; ++domain) {
+    tree_.Set(BusAddress{domain, 0, 0}.FrontendPath() + "/state", "3");
+  }
+  ASSERT_TRUE(discovery_->Process().ok());
+  EXPECT_EQ(listener_.Take().size(), 32u);
 }
 
 TEST_F(DiscoveryTest, FloodingGuestDoesNotHideTheOthers) {
