@@ -221,7 +221,8 @@ TEST_F(WindowTest, AppendUpToTheCapAndNotOver) {
 
 TEST_F(WindowTest, SumsOfPagesThatPass32BitsAreRefused) {
   Append(3);
-  EXPECT_FALSE(window_.CheckAppend(UINT32_MAX, 4).ok());
+  EXPECT_THAT(std::string(window_.CheckAppend(UINT32_MAX, 4).message()),
+              HasSubstr("would pass max-window-pages 4"));
   EXPECT_TRUE(window_.CheckAppend(UINT32_MAX - 3, UINT32_MAX).ok());
   // Numbers of pages that were withdrawn do not come again.
   ASSERT_TRUE(*window_.Withdraw(0, 3));
