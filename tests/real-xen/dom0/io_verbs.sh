@@ -17,7 +17,7 @@ attach_disk() { # GUEST [KEYS]
 start_io() { # GUEST [OPTION]
   in_guest "$1" "rm -f /tmp/io.status; xenstore-rm data/flushed 2>/dev/null
     { disk-witness write ${2:-} >/tmp/io.log 2>&1; echo \$? >/tmp/io.status; } &"
-  wait_for 60 flushed "$1"
+  wait_for 200 flushed "$1"
 }
 # The rounds that the guest has on stable storage, as far as it has said so.
 flushed() { xenstore-read "/local/domain/$(domid "$1")/data/flushed"; } # GUEST
@@ -25,7 +25,7 @@ connections() { xenstore-read "/local/domain/$(domid "$1")/data/connections"; } 
 expect_io_goes_on() { # GUEST
   local rounds
   rounds=$(flushed "$1")
-  wait_for 60 eval "[ \$(flushed $1) -gt $((rounds + 2)) ]"
+  wait_for 200 eval "[ \$(flushed $1) -gt $((rounds + 2)) ]"
 }
 # Ends the I/O: nothing went wrong in it, all of it is in the image. CONNECTIONS: how many it took.
 stop_io() { # GUEST [CONNECTIONS]
