@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+# vmsgd in a driver domain is killed, and goes with its domain, while the guest that it serves is
+# busy: nothing that was flushed is lost, the guest connects again or sees the end, and lives on.
+# machine: two
+start_driver
+in_guest g1 'truncate -s 2M /srv/g2.img'
+attach_at_driver type=blk,path=/srv/g2.img
+guest=$(domid g2)
+start_io g2 --reconnect
+
+say "killed, and started again"
+round=$(flushed g2)
+stop_driver KILL
+expect_equal "mappings of g2" "$(mappings_of "$guest")" 0
+in_guest g1 "disk-witness check /srv/g2.img $round"
+start_driver
+wait_for 200 eval '[ "$(connections g2)" = 2 ]'
+expect_io_goes_on g2
+
+say "the driver domain is destroyed"
+in_guest g2 'killall disk-witness; until [ -e /tmp/io.status ]; do usleep 20000; done; cat /tmp/io.log; grep -qx 0 /tmp/io.status'
+in_guest g1 "disk-witness check /srv/g2.img $(flushed g2)"
+start_io g2
+driver=$(domid g1)
+DRIVER=
+xl destroy g1
+wait_for 200 eval "! xl list $driver"
+expect_no_zombie
+in_guest g2 'until [ -e /tmp/io.status ]; do usleep 20000; done; cat /tmp/io.log
+  grep -qx 1 /tmp/io.status && grep -q "the backend closed the bus" /tmp/io.log'
+expect_equal "mappings of g2" "$(mappings_of "$guest")" 0
+expect_equal "the guest's domain" "$(domid g2)" "$guest"
+
+say "another backend serves the guest afterwards"
+start_vmsgd --config-dir=
+attach_disk g2
+start_io g2
+stop_io g2
+vmsgctl detach g2 all
+expect_equal "nodes of buses" "$(bus_nodes)" 0
+stop_vmsgd
