@@ -19,7 +19,7 @@ fail() {
 scenario_line() {
   local line
   for line; do
-    [ "$line" -le "${VERBS:-0}" ] || { echo $((line - VERBS)); return; }
+    [ "$line" -le "${VERBS:-0}" ] || { echo $((line - ${VERBS:-0})); return; }
   done
 }
 
