@@ -220,8 +220,9 @@ absl::Status Supervisor::Reconfigure(const ServiceOptions& options) {
   if (services_.trace != nullptr) return services_.trace->Reopen(options.trace_path);
   if (options.trace_path.empty()) return absl::OkStatus();
   absl::StatusOr<std::shared_ptr<TraceFile>> trace = TraceFile::Create(options.trace_path);
-  if (trace.ok()) services_.trace = *std::move(trace);
-  return trace.status();
+  if (!trace.ok()) return trace.status();
+  services_.trace = *std::move(trace);
+  return absl::OkStatus();
 }
 
 Supervisor::Summary Supervisor::Summarize() const {

@@ -72,11 +72,11 @@ wire::GetDeviceFeaturesResponse DeviceTransport::Handle(
   const uint32_t blocks = static_cast<uint32_t>(
       std::min<size_t>(request.num_blocks, Room(scratch, kFeaturesFixed) / sizeof(uint32_t)));
   for (uint32_t i = 0; i < blocks; ++i) {
-    PutWord(&scratch[4 * i], features_.Block(uint64_t{request.block_index} + i));
+    PutWord(&scratch[sizeof(uint32_t) * i], features_.Block(uint64_t{request.block_index} + i));
   }
   return {.block_index = request.block_index,
           .num_blocks = blocks,
-          .features = wire::WordView(scratch.first(4 * blocks))};
+          .features = wire::WordView(scratch.first(sizeof(uint32_t) * blocks))};
 }
 
 wire::SetDriverFeaturesResponse DeviceTransport::Handle(

@@ -102,7 +102,7 @@ SplitQueue::~SplitQueue() {
   assert(in_flight_ == 0);
   const auto areas = AreasOf(layout_, features_.event_idx);
   const grants::GuestArea* const pinned[] = {&desc_, &avail_, &used_};
-  for (size_t i = 0; i < areas.size(); ++i) {
+  for (size_t i = 0; i < std::size(pinned); ++i) {
     if (*pinned[i]) window_.Unpin(areas[i].address, areas[i].size);
   }
 }

@@ -4,7 +4,9 @@
 # tools/bench real-xen runs it; tests/real-xen/dom0/verbs.sh has the verbs.
 # machine: pv
 # seconds: 3600
-ROUNDS=${ROUNDS:-5}
+ROUNDS=${ROUNDS:-3}
+# How long both sides poll, where they do: as long as an event takes here, which the interpreter makes long.
+POLL=5000
 SAMPLES=/run/samples
 PAGES=16384
 domain=$(domid g1)
@@ -32,45 +34,43 @@ cat >/etc/xen/scripts/block-ram <<'SCRIPT'
 xenstore-write "$XENBUS_PATH/physical-device" "$(stat -c %t:%T /dev/ram0)" "$XENBUS_PATH/hotplug-status" connected
 SCRIPT
 chmod 755 /etc/xen/scripts/block-ram
-start_vmsgd --config-dir=
-LOADS="randread:random:4096:1:1000 randread:random:4096:32:4000 read:sequential:131072:4:1000"
+LOADS="randread:random:4096:1:500 randread:random:4096:32:3000 read:sequential:131072:4:500"
 for round in $(seq "$ROUNDS"); do
-  vmsgctl attach g1 type=blk,path=/dev/ram0 >/dev/null
-  for load in $LOADS; do
-    IFS=: read -r rw _ bytes depth count <<<"$load"
-    said=$(in_guest g1 "vmsg-frontend blk bench --json --rw $rw --bs $bytes --depth $depth --count $count" 600)
-    sample "$rw-$depth" ours "$(sed -E 's/.*"iops":([0-9.]+).*/\1/' <<<"$said")"
+  for spin in 50 $POLL; do
+    start_vmsgd --config-dir= --spin-us=$spin
+    vmsgctl attach g1 type=blk,path=/dev/ram0 >/dev/null
+    for load in $LOADS; do
+      IFS=: read -r rw _ bytes depth count <<<"$load"
+      said=$(in_guest g1 "vmsg-frontend --spin $spin blk bench --json --rw $rw --bs $bytes --depth $depth --count $count" 600)
+      sample "$rw-$depth-$spin" ours "$(sed -E 's/.*"iops":([0-9.]+).*/\1/' <<<"$said")"
+    done
+    sample ping-$spin ours "$(in_guest g1 "vmsg-frontend --spin $spin ping --json --count 500" 120 |
+      sed -E 's/.*"mean_us":([0-9.]+).*/\1/')"
+    vmsgctl detach g1 all >/dev/null
+    stop_vmsgd
   done
-  vmsgctl detach g1 all >/dev/null
   xl block-attach g1 'vdev=xvdb,format=raw,backendtype=phy,script=/etc/xen/scripts/block-ram,target=/dev/ram0'
   in_guest g1 'until [ "$(cat /sys/block/xvdb/size 2>/dev/null)" -gt 0 ] 2>/dev/null; do usleep 20000; done'
   for load in $LOADS; do
     IFS=: read -r rw order bytes depth count <<<"$load"
-    sample "$rw-$depth" reference "$(in_guest g1 "xen-measure disk /dev/xvdb $order $bytes $depth $count" 600 | field reads)"
+    reads=$(in_guest g1 "xen-measure disk /dev/xvdb $order $bytes $depth $count" 600 | field reads)
+    for spin in 50 $POLL; do sample "$rw-$depth-$spin" reference "$reads"; done
   done
   xl block-detach g1 xvdb
   wait_for 60 eval "! in_guest g1 '[ -e /sys/block/xvdb ]'"
 done
 
-say "round trips: a PING over ring and event channel, beside an event channel alone"
-vmsgctl attach g1 type=rng >/dev/null
+say "round trips of a bare event channel"
 for round in $(seq "$ROUNDS"); do
-  for spin in 0 50; do
-    said=$(in_guest g1 "vmsg-frontend --spin $spin ping --json --count 1000" 120)
-    sample "ping-$spin" ours "$(sed -E 's/.*"mean_us":([0-9.]+).*/\1/' <<<"$said")"
-  done
   rm -f /run/ping
-  xen-measure native ping "$domain" 1000 >/run/ping &
+  xen-measure native ping "$domain" 500 >/run/ping &
   ping=$!
   wait_for 20 test -s /run/ping
   in_guest g1 "xen-measure native echo 0 $(head -n 1 /run/ping) >/dev/null 2>&1 & echo \$! >/tmp/echo"
   wait $ping
   in_guest g1 'kill $(cat /tmp/echo)'
-  took=$(field event-round-trip </run/ping)
-  sample ping-0 reference "$took"
-  sample ping-50 reference "$took"
+  for spin in 50 $POLL; do sample ping-$spin reference "$(field event-round-trip </run/ping)"; done
 done
-vmsgctl detach g1 all >/dev/null
 
 say "a window of $PAGES pages, mapped whole and page by page"
 in_guest g1 "echo 100000 >/sys/module/xen_gntalloc/parameters/limit
@@ -85,15 +85,16 @@ for round in $(seq "$ROUNDS"); do
   sample batch reference "$(field map-in-one-batch </run/map)"
 done
 in_guest g1 'kill $(cat /tmp/share)'
-stop_vmsgd
 
 say "medians of $ROUNDS rounds"
 echo "| figure | ours | beside it | ratio |"
 echo "|---|---|---|---|"
-figure randread-1 "/s" "4 KiB random reads, depth 1, beside blkfront on blkback"
-figure randread-32 "/s" "4 KiB random reads, depth 32, beside blkfront on blkback"
-figure read-4 "/s" "128 KiB sequential reads, depth 4, beside blkfront on blkback"
-figure ping-0 "us" "message round trip, neither side polling, beside an event channel's"
-figure ping-50 "us" "message round trip, both sides polling briefly, beside an event channel's"
+for spin in 50 $POLL; do
+  polls="polling at most $spin us"
+  figure randread-1-$spin "/s" "4 KiB random reads, depth 1, $polls, beside blkfront on blkback"
+  figure randread-32-$spin "/s" "4 KiB random reads, depth 32, $polls"
+  figure read-4-$spin "/s" "128 KiB sequential reads, depth 4, $polls"
+  figure ping-$spin "us" "PING over the ring, $polls, beside an event channel's round trip"
+done
 figure map "us/page" "directory of $PAGES pages, walked and mapped in one batch, beside page by page"
 figure batch "us/page" "the same, beside one bare map of the same pages"

@@ -44,7 +44,7 @@ wait_for() { # SECONDS COMMAND...
   shift
   until "$@" >/dev/null 2>&1; do
     [ "$(date +%s)" -le $deadline ] || fail "waited in vain for: $*"
-    usleep 50000
+    usleep 100000
   done
 }
 
@@ -91,11 +91,15 @@ domid() { xl domid "$1"; } # NAME
 
 # Runs a command line in the guest: its output, its status.
 in_guest() { # NAME COMMAND [SECONDS]
-  local log=$CONSOLES/guest-$1.log id said from deadline
+  local log=$CONSOLES/guest-$1.log id said from deadline home events watcher
+  home=/local/domain/$(domid "$1")/data
   id=$(cat /proc/sys/kernel/random/uuid)
   from=$(stat -c %s "$log")
   deadline=$(($(date +%s) + ${3:-200}))
-  xenstore-write -R "/local/domain/$(domid "$1")/data/command" "$id $2"
+  # Asking over and over would take the processor that the guest needs.
+  exec {events}< <(exec xenstore-watch "$home/done" 2>/dev/null)
+  watcher=$!
+  xenstore-write -R "$home/command" "$id $2"
   while :; do
     said=$(tail -c "+$((from + 1))" "$log" | tr -d '\r')
     [[ $said != *"@end $id "[0-9]* ]] || break
@@ -103,8 +107,12 @@ in_guest() { # NAME COMMAND [SECONDS]
       echo "$said"
       fail "guest $1 did not end: $2"
     fi
-    usleep 20000
+    xenstore-exists "$home" || fail "guest $1 is gone, and was to do: $2"
+    read -r -t 0.5 -u "$events" _ || true # the console may come after the event
   done
+  kill "$watcher"
+  wait "$watcher" || true
+  exec {events}<&-
   said=${said#*"@begin $id"$'\n'}
   local status=${said##*"@end $id "}
   printf '%s' "${said%"@end $id "*}"

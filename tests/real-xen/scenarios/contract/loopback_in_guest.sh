@@ -9,7 +9,7 @@ home=/local/domain/$(domid g1)
       xenstore-rm $home/data/question
       xenstore-write $home/data/answer "$(mappings_of "${question#mappings }")"
     fi
-    usleep 20000
+    usleep 200000
   done
 ) &
 answers=$!
