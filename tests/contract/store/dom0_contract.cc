@@ -8,12 +8,11 @@
 namespace vmsg::test {
 namespace {
 
-using xenstore::Access;
 using xenstore::Permission;
 
 TEST_P(Dom0StoreContract, GivesNodesAwayAndStillReadsAndWritesThem) {
   ASSERT_TRUE(store_->Write(Node("x"), "1").ok());
-  const std::vector<Permission> theirs = {{xen_->other, Access::kNone}};
+  const std::vector<Permission> theirs = {{xen_->other, xenstore::Access::kNone}};
   ASSERT_TRUE(store_->SetPermissions(Node("x"), theirs).ok());
   EXPECT_EQ(*store_->GetPermissions(Node("x")), theirs);
   EXPECT_EQ(*store_->Read(Node("x")), "1");

@@ -9,7 +9,6 @@ namespace vmsg::test {
 namespace {
 
 using testing::ElementsAre;
-using xenstore::Access;
 using xenstore::NodeAccess;
 using xenstore::Permission;
 using xenstore::Store;
@@ -25,8 +24,8 @@ TEST_P(GuestStoreContract, ForeignNodesAreDeniedWhetherTheyAreThereOrNot) {
     EXPECT_TRUE(absl::IsPermissionDenied(store_->GetPermissions(path).status())) << path;
     EXPECT_TRUE(absl::IsPermissionDenied(store_->Write(path, "1"))) << path;
     EXPECT_TRUE(absl::IsPermissionDenied(store_->MakeDirectory(path))) << path;
-    EXPECT_TRUE(
-        absl::IsPermissionDenied(store_->SetPermissions(path, {{xen_->domain, Access::kBoth}})))
+    EXPECT_TRUE(absl::IsPermissionDenied(
+        store_->SetPermissions(path, {{xen_->domain, xenstore::Access::kBoth}})))
         << path;
     EXPECT_FALSE(store_->Remove(path).ok()) << path;
   }
@@ -44,8 +43,8 @@ TEST_P(GuestStoreContract, ReadsItsHomeAndWritesOnlyWhereItMay) {
 TEST_P(GuestStoreContract, CannotGiveItsNodesAway) {
   ASSERT_TRUE(store_->Write(Node("x"), "").ok());
   const std::vector<Permission> before = *store_->GetPermissions(Node("x"));
-  EXPECT_TRUE(
-      absl::IsPermissionDenied(store_->SetPermissions(Node("x"), {{xen_->other, Access::kBoth}})));
+  EXPECT_TRUE(absl::IsPermissionDenied(
+      store_->SetPermissions(Node("x"), {{xen_->other, xenstore::Access::kBoth}})));
   EXPECT_EQ(*store_->GetPermissions(Node("x")), before);
   EXPECT_EQ(before.at(0).domain, xen_->domain);
 }
@@ -79,7 +78,7 @@ TEST_P(GuestStoreContract, QuotaOfANodesSizeAndPermissions) {
   EXPECT_TRUE(absl::IsResourceExhausted(store_->Write(Node("x"), std::string(3000, 'v'))));
   ASSERT_TRUE(store_->Write(Node("x"), std::string(1900, 'v')).ok());
   EXPECT_TRUE(absl::IsResourceExhausted(store_->SetPermissions(
-      Node("x"), std::vector<Permission>(6, {xen_->domain, Access::kNone}))));
+      Node("x"), std::vector<Permission>(6, {xen_->domain, xenstore::Access::kNone}))));
   EXPECT_EQ(store_->Read(Node("x"))->size(), 1900u);
 }
 

@@ -11,7 +11,6 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::UnorderedElementsAre;
-using xenstore::Access;
 using xenstore::NodeAccess;
 using xenstore::Permission;
 using xenstore::Store;
@@ -38,8 +37,8 @@ TEST_P(StoreContract, MissingNodeIsNotFoundAndNamed) {
   EXPECT_THAT(status.message(), HasSubstr(Node("nothing")));
   EXPECT_TRUE(absl::IsNotFound(store_->List(Node("nothing")).status()));
   EXPECT_TRUE(absl::IsNotFound(store_->GetPermissions(Node("nothing")).status()));
-  EXPECT_TRUE(
-      absl::IsNotFound(store_->SetPermissions(Node("nothing"), {{xen_->domain, Access::kNone}})));
+  EXPECT_TRUE(absl::IsNotFound(
+      store_->SetPermissions(Node("nothing"), {{xen_->domain, xenstore::Access::kNone}})));
   EXPECT_TRUE(absl::IsNotFound(store_->Remove(Node("nothing/at/all"))));
   EXPECT_TRUE(store_->Remove(Node("nothing")).ok()) << "its parent is there, and that is all";
 }
@@ -81,17 +80,17 @@ TEST_P(StoreContract, LongestPathAndTooLongValue) {
 }
 
 TEST_P(StoreContract, PermissionsAreInheritedAndRoundTrip) {
-  const std::vector<Permission> permissions = {{xen_->domain, Access::kNone},
-                                               {xen_->other, Access::kRead},
-                                               {xen_->domain, Access::kBoth},
-                                               {xen_->other, Access::kWrite}};
+  const std::vector<Permission> permissions = {{xen_->domain, xenstore::Access::kNone},
+                                               {xen_->other, xenstore::Access::kRead},
+                                               {xen_->domain, xenstore::Access::kBoth},
+                                               {xen_->other, xenstore::Access::kWrite}};
   ASSERT_TRUE(store_->MakeDirectory(Node("p")).ok());
   ASSERT_TRUE(store_->SetPermissions(Node("p"), permissions).ok());
   EXPECT_EQ(*store_->GetPermissions(Node("p")), permissions);
   ASSERT_TRUE(store_->Write(Node("p/below/it"), "1").ok());
   EXPECT_EQ(*store_->GetPermissions(Node("p/below/it")), permissions);
   EXPECT_TRUE(absl::IsInvalidArgument(store_->SetPermissions(Node("p"), {})));
-  ASSERT_TRUE(store_->SetPermissions(Node("p"), {{xen_->domain, Access::kRead}}).ok());
+  ASSERT_TRUE(store_->SetPermissions(Node("p"), {{xen_->domain, xenstore::Access::kRead}}).ok());
   EXPECT_EQ(*store_->GetPermissions(Node("p/below/it")), permissions);
 }
 
