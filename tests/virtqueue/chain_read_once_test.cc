@@ -20,10 +20,10 @@ class ChainReadOnce : public QueueTest {
   // Makes the chain of `head` available and pops it from watched memory.
   backend::DescriptorChain PopWatched(uint16_t head) {
     driver->MakeAvailable(head);
-    // Two bytes, so that the neighbours in the available ring stay what they are. An index changes
+    // One byte, so that the neighbours in the available ring stay what they are. An index changes
     // to one that is still possible, a head and a descriptor to ones that are not.
     WatchedMemory watched(std::span(memory->At(4096), kWatched - 4096),
-                          [](std::byte* accessed) { *reinterpret_cast<uint16_t*>(accessed) ^= 2; });
+                          [](std::byte* accessed) { *accessed ^= std::byte{2}; });
     auto chain = queue->Pop();
     watched.Stop();
     EXPECT_TRUE(chain.ok()) << chain.status();
