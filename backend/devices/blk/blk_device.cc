@@ -17,7 +17,7 @@ constexpr uint32_t kConfigBytes = offsetof(wire::BlkConfig, max_discard_sectors)
 constexpr uint32_t kWritebackOffset = offsetof(wire::BlkConfig, writeback);
 constexpr uint32_t kSlotsPerBlock = 16;
 // A turn of a queue ends with the request that reaches this, so that copying, clearing and pinning
-// its pages keeps the other guests of the thread waiting for a millisecond or two.
+// its pages keeps the other guests of the thread waiting for a bounded time.
 constexpr uint64_t kBytesPerTurn = 8 << 20;
 // A failed read clears up to this much of its buffer, so that the used length can cover the status
 // byte without vouching for bytes that nobody wrote. A larger one reports length 0.

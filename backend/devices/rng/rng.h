@@ -13,8 +13,7 @@ inline constexpr absl::Span<const absl::string_view> kRngKeys = {};
 // Of one request at most as many bytes are filled: what getrandom gives in well under a
 // millisecond.
 inline constexpr size_t kRngMaxBytesPerRequest = size_t{64} * 1024;
-// A turn ends with the request that reaches this: the generator gives some 400 MB a second, and
-// other guests wait for the thread meanwhile.
+// A turn ends with the request that reaches this: other guests wait for the thread meanwhile.
 inline constexpr size_t kRngMaxBytesPerTurn = size_t{256} * 1024;
 inline constexpr uint32_t kRngMaxQueueSize = 64;
 
