@@ -5,7 +5,7 @@
 # machine: pv
 # seconds: 3600
 ROUNDS=${ROUNDS:-3}
-# How long both sides poll, where they do: as long as an event takes here, which the interpreter makes long.
+# How long both sides poll, where they do: longer than an event takes here, which the interpreter makes long.
 POLL=5000
 SAMPLES=/run/samples
 PAGES=16384
