@@ -17,20 +17,20 @@ attach_disk() { # GUEST [KEYS]
 start_io() { # GUEST [OPTION]
   in_guest "$1" "rm -f /tmp/io.status; xenstore-rm data/flushed 2>/dev/null
     { disk-witness write ${2:-} >/tmp/io.log 2>&1; echo \$? >/tmp/io.status; } &"
-  wait_for 200 flushed "$1"
+  of_guest await "$1" data/flushed 0 200
 }
 # The rounds that the guest has on stable storage, as far as it has said so.
-flushed() { xenstore-read "/local/domain/$(domid "$1")/data/flushed"; } # GUEST
-connections() { xenstore-read "/local/domain/$(domid "$1")/data/connections"; } # GUEST
+flushed() { guest read "$1" data/flushed; } # GUEST
+connections() { guest read "$1" data/connections; } # GUEST
 expect_io_goes_on() { # GUEST
   local rounds
   rounds=$(flushed "$1")
-  wait_for 200 eval "[ \$(flushed $1) -gt $((rounds + 2)) ]"
+  of_guest await "$1" data/flushed $((rounds + 3)) 200
 }
 # Ends the I/O: nothing went wrong in it, all of it is in the image. CONNECTIONS: how many it took.
 stop_io() { # GUEST [CONNECTIONS]
   expect_equal "connections of $1" "$(connections "$1")" "${2:-1}"
-  in_guest "$1" 'killall disk-witness; until [ -e /tmp/io.status ]; do usleep 20000; done
+  in_guest "$1" 'killall disk-witness; until [ -e /tmp/io.status ]; do usleep 200000; done
     cat /tmp/io.log; exit $(cat /tmp/io.status)'
   disk-witness check "/srv/$1.img" "$(flushed "$1")"
 }

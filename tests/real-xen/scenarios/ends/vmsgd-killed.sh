@@ -12,10 +12,10 @@ done
 disk-witness check /srv/g1.img "$round"
 disk-witness check /srv/g2.img "$(flushed g2)"
 start_vmsgd
-wait_for 60 eval '[ "$(connections g1)" = 2 ]'
+of_guest await g1 data/connections 2 60
 expect_io_goes_on g1
 stop_io g1 2
-in_guest g2 'until [ -e /tmp/io.status ]; do usleep 20000; done; cat /tmp/io.log; ! grep -qx 0 /tmp/io.status'
+in_guest g2 'until [ -e /tmp/io.status ]; do usleep 200000; done; cat /tmp/io.log; ! grep -qx 0 /tmp/io.status'
 start_io g2
 stop_io g2
 stop_vmsgd

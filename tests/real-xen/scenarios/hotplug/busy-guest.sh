@@ -14,10 +14,10 @@ start_bench() {
   expect_line started
 }
 expect_line() { # LINE OF ITS OUTPUT
-  in_guest g1 "until grep -q '$1' /tmp/bench.log; do usleep 20000; done"
+  in_guest g1 "until grep -q '$1' /tmp/bench.log; do usleep 200000; done"
 }
 expect_bench_ended() { # STATUS
-  in_guest g1 'until [ -s /tmp/bench.status ]; do usleep 20000; done; cat /tmp/bench.log'
+  in_guest g1 'until [ -s /tmp/bench.status ]; do usleep 200000; done; cat /tmp/bench.log'
   expect_equal "the frontend's status" "$(in_guest g1 'cat /tmp/bench.status')" "$1"
 }
 

@@ -34,13 +34,13 @@ expect_confined
 say "an extension of the window, in use and at rest, and hotplug meanwhile"
 in_guest g1 'vmsg-frontend --pages 64 --extend 300 blk verify'
 in_guest g1 '{ sleep 3600 | vmsg-frontend --pages 64 --extend 300 hold >/tmp/hold 2>&1; } &
-  until grep -q connected /tmp/hold; do usleep 20000; done'
+  until grep -q connected /tmp/hold; do usleep 200000; done'
 vmsgctl attach g1 type=rng,num=9
-in_guest g1 'until grep -q "device 9 ready" /tmp/hold; do usleep 20000; done'
+in_guest g1 'until grep -q "device 9 ready" /tmp/hold; do usleep 200000; done'
 expect_confined
 vmsgctl detach g1 9
-in_guest g1 'until grep -q "device 9 removed" /tmp/hold; do usleep 20000; done
-  killall sleep; while pidof vmsg-frontend >/dev/null; do usleep 20000; done'
+in_guest g1 'until grep -q "device 9 removed" /tmp/hold; do usleep 200000; done
+  killall sleep; while pidof vmsg-frontend >/dev/null; do usleep 200000; done'
 
 say "signals, and the end of the guest while it is busy"
 start_io g1
