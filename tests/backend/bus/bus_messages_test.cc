@@ -32,7 +32,7 @@ class BusMessagesTest : public BusRig {
     return numbers;
   }
   // The record is sent, and nothing whatever happens but that it is counted.
-  void ExpectDropped(std::vector<std::byte> record) {
+  void ExpectDropped(const std::vector<std::byte>& record) {
     const uint64_t before = endpoint_->counters().malformed;
     PushRecord(record);
     Publish();
@@ -42,7 +42,7 @@ class BusMessagesTest : public BusRig {
   }
   // type, msg_id, dev_num, payload; token 1.
   static std::vector<std::byte> Raw(uint8_t type, uint8_t id, uint16_t device,
-                                    std::vector<uint8_t> payload) {
+                                    const std::vector<uint8_t>& payload) {
     std::vector<std::byte> record;
     const auto put = [&](uint32_t value, int bytes) {
       for (int i = 0; i < bytes; ++i) record.push_back(static_cast<std::byte>(value >> (8 * i)));

@@ -15,6 +15,7 @@ using wire::MessageId;
 
 std::vector<uint16_t> Tokens(const std::vector<Received>& all) {
   std::vector<uint16_t> tokens;
+  tokens.reserve(all.size());
   for (const Received& one : all) tokens.push_back(one.token());
   return tokens;
 }
