@@ -104,11 +104,16 @@ class DomainCheckTest : public ::testing::Test {
   void Settle() {
     int asked;
     do {
+      AwaitWorkers();
       asked = asked_;
-      workers_.reset();  // waits for its jobs
-      workers_.emplace();
       ASSERT_TRUE(loop_.RunUntilIdle());
-    } while (asked != asked_);
+      AwaitWorkers();
+    } while (asked != asked_);  // an answer is waiting for the loop
+  }
+  // Until no question is out; only then the test may look at what the workers write.
+  void AwaitWorkers() {
+    workers_.reset();
+    workers_.emplace();
   }
 
   backend::SimulatedLoop loop_;
