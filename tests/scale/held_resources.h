@@ -27,14 +27,18 @@ inline size_t ResidentBytes(pid_t pid) {
 
 struct HeldResources {
   size_t descriptors = 0;
-  size_t mappings = 0;  // of the address space: windows and rings are some of them
+  size_t mappings = 0;  // of the address space
+  size_t shared = 0;    // of these: windows and rings
   size_t heap = 0;      // bytes allocated and not freed; 0 where a sanitizer has the heap
   size_t resident = 0;  // bytes
 
   static HeldResources OfThisProcess() {
     std::ifstream maps("/proc/self/maps");
     HeldResources held;
-    for (std::string line; std::getline(maps, line);) ++held.mappings;
+    for (std::string line; std::getline(maps, line);) {
+      ++held.mappings;
+      held.shared += line.at(line.find(' ') + 4) == 's';  // "<from>-<to> rw-s ...", proc(5)
+    }
     for ([[maybe_unused]] const auto& fd : std::filesystem::directory_iterator("/proc/self/fd")) {
       ++held.descriptors;
     }
@@ -47,9 +51,10 @@ struct HeldResources {
   // thousands of repetitions would be far more.
   void ExpectNoMoreThan(const HeldResources& before) const {
     EXPECT_EQ(descriptors, before.descriptors);
-    EXPECT_LE(mappings, before.mappings + 16);
+    EXPECT_EQ(shared, before.shared);
     EXPECT_LE(heap, before.heap + (size_t{128} << 10));
-    if (!kSanitized) {
+    if (!kSanitized) {  // a sanitizer's own mappings come and go
+      EXPECT_LE(mappings, before.mappings + 16);
       EXPECT_LE(resident, before.resident + (size_t{4} << 20));
     }
   }
