@@ -8,7 +8,6 @@
 namespace vmsg::testing {
 namespace {
 
-using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 using wire::WindowResult;
 

@@ -71,8 +71,8 @@ FORBIDDEN(NoOtherThreadGroupGetsASignal, syscall(SYS_tgkill, getppid(), getppid(
 FORBIDDEN(NoNetworkSocket, socket(AF_INET, SOCK_STREAM, 0))
 FORBIDDEN(NoNetlinkSocket, socket(AF_NETLINK, SOCK_RAW, 0))
 FORBIDDEN(NoVsock, socket(AF_VSOCK, SOCK_STREAM, 0))
-FORBIDDEN(NoExecutableMemory,
-          mmap(nullptr, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0))
+FORBIDDEN(NoExecutableMemory, static_cast<void>(mmap(nullptr, 4096, PROT_READ | PROT_EXEC,
+                                                     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)))
 FORBIDDEN(NoMemoryBecomesExecutable, mprotect(&errno, 1, PROT_READ | PROT_EXEC))
 FORBIDDEN(NoInputIsFakedOnATerminal, ioctl(0, TIOCSTI, "x"))
 FORBIDDEN(NoOtherIoctl, ioctl(0, TIOCNOTTY))
