@@ -55,6 +55,7 @@ def _base(folder, built, modules, later):
     image.add_program("bin/busybox", f"{root}/bin/busybox")
     image.add_link("bin/sh", "busybox")
     image.add_program("bin/bash", f"{root}/bin/bash")
+    image.add_program("usr/bin/flock", f"{root}/usr/bin/flock")  # busybox-static has none
     image.add_program("usr/bin/xenstore", f"{root}/usr/bin/xenstore")
     for command in STORE_COMMANDS:
         image.add_link(f"usr/bin/xenstore-{command}", "xenstore")

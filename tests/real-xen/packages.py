@@ -10,7 +10,7 @@ import zlib
 
 KERNEL_METAPACKAGE = "linux-image-amd64"  # depends on the newest kernel of the release
 PACKAGES = [
-    "busybox-static", "bash", "libtinfo6", "e2fsprogs", "libext2fs2", "libss2", "libcom-err2",
+    "busybox-static", "bash", "util-linux", "libtinfo6", "e2fsprogs", "libext2fs2", "libss2", "libcom-err2",
     "xen-hypervisor-4.17-amd64", "xen-utils-4.17", "xen-utils-common", "xenstore-utils",
     "libxenmisc4.17", "libxencall1", "libxendevicemodel1", "libxenevtchn1",
     "libxenforeignmemory1", "libxengnttab1", "libxenstore4", "libxentoolcore1", "libxentoollog1",

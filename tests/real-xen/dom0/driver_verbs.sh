@@ -4,12 +4,12 @@
 start_driver() { # [OPTION of vmsgd...]
   DRIVER=g1
   in_guest g1 "mkdir -p /srv; rm -f /tmp/vmsgd.status /tmp/vmsgd.ready
-    { vmsgd --log-level=debug --ready-fd=3 $* 3>/tmp/vmsgd.ready >>/tmp/vmsgd.log 2>&1; echo \$? >/tmp/vmsgd.status; } &
-    until [ -s /tmp/vmsgd.ready ] || [ -e /tmp/vmsgd.status ]; do usleep 200000; done
-    [ ! -e /tmp/vmsgd.status ]"
+    mkfifo /tmp/vmsgd.ready; exec 8>/tmp/vmsgd.lock; flock 8
+    { vmsgd --log-level=debug --ready-fd=3 $* 3>/tmp/vmsgd.ready >>/tmp/vmsgd.log 2>&1 8>&-; echo \$? >/tmp/vmsgd.status; } &
+    read -r _ </tmp/vmsgd.ready" # fails when vmsgd has ended
 }
 stop_driver() { # [SIGNAL]
-  in_guest g1 "killall -${1:-TERM} vmsgd; until [ -s /tmp/vmsgd.status ]; do usleep 200000; done"
+  in_guest g1 "killall -${1:-TERM} vmsgd; flock /tmp/vmsgd.lock true"
   [ -n "${1:-}" ] || expect_equal "vmsgd's exit status in g1" "$(in_guest g1 'cat /tmp/vmsgd.status')" 0
 }
 driver_log() { in_guest g1 'cat /tmp/vmsgd.log'; }

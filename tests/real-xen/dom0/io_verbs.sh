@@ -15,7 +15,9 @@ attach_disk() { # GUEST [KEYS]
 }
 # In the background of the guest, without end; returns when the first round is flushed.
 start_io() { # GUEST [OPTION]
+  # Who waits for the lock waits for the background's end: flock /tmp/io.lock true.
   in_guest "$1" "rm -f /tmp/io.status; xenstore-rm data/flushed 2>/dev/null
+    exec 8>/tmp/io.lock; flock 8
     { disk-witness write ${2:-} >/tmp/io.log 2>&1; echo \$? >/tmp/io.status; } &"
   of_guest await "$1" data/flushed 0 200
 }
@@ -30,7 +32,7 @@ expect_io_goes_on() { # GUEST
 # Ends the I/O: nothing went wrong in it, all of it is in the image. CONNECTIONS: how many it took.
 stop_io() { # GUEST [CONNECTIONS]
   expect_equal "connections of $1" "$(connections "$1")" "${2:-1}"
-  in_guest "$1" 'killall disk-witness; until [ -e /tmp/io.status ]; do usleep 200000; done
+  in_guest "$1" 'killall disk-witness; flock /tmp/io.lock true
     cat /tmp/io.log; exit $(cat /tmp/io.status)'
   disk-witness check "/srv/$1.img" "$(flushed "$1")"
 }

@@ -18,7 +18,7 @@ of_guest await g2 data/connections 2 200
 expect_io_goes_on g2
 
 say "the driver domain is destroyed"
-in_guest g2 'killall disk-witness; until [ -e /tmp/io.status ]; do usleep 200000; done; cat /tmp/io.log; grep -qx 0 /tmp/io.status'
+in_guest g2 'killall disk-witness; flock /tmp/io.lock true; cat /tmp/io.log; grep -qx 0 /tmp/io.status'
 in_guest g1 "disk-witness check /srv/g2.img $(flushed g2)"
 start_io g2
 driver=$(domid g1)
@@ -26,7 +26,7 @@ DRIVER=
 xl destroy g1
 wait_for 200 eval "! xl list $driver"
 expect_no_zombie
-in_guest g2 'until [ -e /tmp/io.status ]; do usleep 200000; done; cat /tmp/io.log
+in_guest g2 'flock /tmp/io.lock true; cat /tmp/io.log
   grep -qx 1 /tmp/io.status && grep -q "the backend closed the bus" /tmp/io.log'
 expect_equal "mappings of g2" "$(mappings_of "$guest")" 0
 expect_equal "the guest's domain" "$(domid g2)" "$guest"

@@ -3,7 +3,7 @@
 # machine: two
 two_busy_guests
 round=$(flushed g1)
-in_guest g1 'killall -9 disk-witness; until [ -e /tmp/io.status ]; do usleep 200000; done'
+in_guest g1 'killall -9 disk-witness; flock /tmp/io.lock true'
 disk-witness check /srv/g1.img "$round"
 expect_io_goes_on g2
 # What the first one left mapped is unmapped when the next one begins its handshake.

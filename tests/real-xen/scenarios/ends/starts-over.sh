@@ -12,7 +12,7 @@ wait_for 10 eval '[ "$(xenstore-read $bus/state)" = 2 ]'
 expect_equal "mappings" "$(mappings_of "$(domid g1)")" 0
 expect_equal "the frontend's state" "$(xenstore-read $home/state)" 1
 disk-witness check /srv/g1.img "$round"
-in_guest g1 'killall -9 disk-witness; until [ -e /tmp/io.status ]; do usleep 200000; done'
+in_guest g1 'killall -9 disk-witness; flock /tmp/io.lock true'
 start_io g1
 stop_io g1
 expect_io_goes_on g2

@@ -15,7 +15,7 @@ start_vmsgd
 of_guest await g1 data/connections 2 60
 expect_io_goes_on g1
 stop_io g1 2
-in_guest g2 'until [ -e /tmp/io.status ]; do usleep 200000; done; cat /tmp/io.log; ! grep -qx 0 /tmp/io.status'
+in_guest g2 'flock /tmp/io.lock true; cat /tmp/io.log; ! grep -qx 0 /tmp/io.status'
 start_io g2
 stop_io g2
 stop_vmsgd

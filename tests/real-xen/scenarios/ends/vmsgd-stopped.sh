@@ -15,7 +15,7 @@ of_guest await g1 data/connections 2 60
 expect_io_goes_on g1
 stop_io g1 2
 # g2's frontend does not connect again by itself: it ended with an error, its disk is as it was flushed.
-in_guest g2 'until [ -e /tmp/io.status ]; do usleep 200000; done; cat /tmp/io.log; ! grep -qx 0 /tmp/io.status'
+in_guest g2 'flock /tmp/io.lock true; cat /tmp/io.log; ! grep -qx 0 /tmp/io.status'
 disk-witness check /srv/g2.img "$(flushed g2)"
 start_io g2
 stop_io g2

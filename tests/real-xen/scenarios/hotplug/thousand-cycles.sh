@@ -8,10 +8,10 @@ domain=$(domid g1)
 start_vmsgd --config-dir=
 
 cycles() { # BUSES DISKS ON EACH
-  in_guest g1 "rm -f /tmp/status; { hotplug-cycles serve $1 $2 >/tmp/cycles 2>&1; echo \$? >/tmp/status; } &"
+  in_guest g1 "exec 8>/tmp/lock; flock 8; { hotplug-cycles serve $1 $2 >/tmp/cycles 2>&1; echo \$? >/tmp/status; } &"
   hotplug-cycles attach "$domain" /srv.img "$1" "$2" ||
     fail "the guest said: $(in_guest g1 'cat /tmp/cycles /tmp/status')"
-  in_guest g1 'until [ -s /tmp/status ]; do usleep 200000; done; cat /tmp/cycles; exit $(cat /tmp/status)'
+  in_guest g1 'flock /tmp/lock true; cat /tmp/cycles; exit $(cat /tmp/status)'
 }
 counts() {
   echo "nodes $(xenstore-ls -f | wc -l), watches $(watches), ports of Dom0 $(ports_of 0) and of the guest $(ports_of "$domain")," \

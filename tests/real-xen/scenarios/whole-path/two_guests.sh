@@ -15,10 +15,10 @@ expect_contains "$(in_guest g2 'vmsg-frontend list')" "2 devices,"
 
 say "both busy at once, with data of their own"
 for guest in g1 g2; do
-  in_guest $guest '(vmsg-frontend blk verify --seed $$ --offset 4M; echo $?) >/tmp/busy 2>&1 &'
+  in_guest $guest 'exec 8>/tmp/busy.lock; flock 8; (vmsg-frontend blk verify --seed $$ --offset 4M; echo $?) >/tmp/busy 2>&1 &'
 done
 for guest in g1 g2; do
-  in_guest $guest 'until grep -qE "^[0-9]+$" /tmp/busy; do usleep 200000; done; cat /tmp/busy; tail -n 1 /tmp/busy | grep -qx 0' 120
+  in_guest $guest 'flock /tmp/busy.lock true; cat /tmp/busy; tail -n 1 /tmp/busy | grep -qx 0' 120
   expect_equal "sha256 of the disk of $guest" \
     "$(in_guest $guest 'vmsg-frontend blk read - | sha256sum')" "$(sha256sum </$guest.img)"
 done
@@ -33,8 +33,8 @@ for path in $other/state $backend/state; do
 done
 
 say "the end of one does not disturb the other"
-in_guest g1 '(vmsg-frontend blk verify --seed 5; echo $?) >/tmp/busy 2>&1 &'
+in_guest g1 'exec 8>/tmp/busy.lock; flock 8; (vmsg-frontend blk verify --seed 5; echo $?) >/tmp/busy 2>&1 &'
 xl destroy g2
 expect_no_zombie
-in_guest g1 'until grep -qE "^[0-9]+$" /tmp/busy; do usleep 200000; done; cat /tmp/busy; tail -n 1 /tmp/busy | grep -qx 0' 120
+in_guest g1 'flock /tmp/busy.lock true; cat /tmp/busy; tail -n 1 /tmp/busy | grep -qx 0' 120
 stop_vmsgd
