@@ -16,7 +16,8 @@ DOM0_LATER_MODULES = ["qemu-fw-cfg", "xen-blkback"]
 GUEST_LATER_MODULES = ["xen-blkfront"]
 # Below the folder of a build.
 OUR_PROGRAMS = ["bin/vmsgd", "bin/vmsgctl", "bin/vmsg-frontend", "bin/vmsg-decode", "bin/disk-witness",
-                "bin/hotplug-cycles", "bin/guest", "bin/xen-measure", "tests/emulated-xen/contract-peer", "tests/real-xen/contract/xen-contract-test"]
+                "bin/hotplug-cycles", "bin/await-line", "bin/guest", "bin/xen-measure", "tests/emulated-xen/contract-peer",
+                "tests/real-xen/contract/xen-contract-test"]
 XEN_TOOLS = ["xl", "xenstored", "xenconsoled", "xenconsole", "xen-init-dom0", "libxl-save-helper",
              "lsevtchn", "xenstore-control"]
 STORE_COMMANDS = ["read", "write", "ls", "rm", "list", "exists", "chmod", "watch"]

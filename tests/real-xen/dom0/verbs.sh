@@ -60,7 +60,7 @@ pause() { read -r -t 0.1 -u "$quiet" _ || true; }
 make_guest() { # pv|pvh NAME MEMORY_MIB [LINES OF THE CONFIG]
   write_config "$@"
   xl create "/etc/xen/$2.cfg" >/dev/null 9>&- # it leaves a daemon behind
-  wait_guest "$2" 200
+  wait_guest "$2"
 }
 write_config() { # the same
   cat >"/etc/xen/$2.cfg" <<CONFIG
@@ -81,8 +81,8 @@ destroy_guest() { # NAME
   xl destroy "$1"
   rm -f "$CONSOLES/guest-$1.log"
 }
-wait_guest() { # NAME [SECONDS]
-  of_guest await "$1" data/ready 1 "${2:-400}"
+wait_guest() { # NAME
+  of_guest await "$1" data/ready 1 400
 }
 domid() { guest domid "$1"; } # NAME
 # Runs a command line in the guest: its output, its status.

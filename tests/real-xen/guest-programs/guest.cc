@@ -147,9 +147,12 @@ int main(int argc, char** argv) {
     return value ? 0 : 1;
   }
   if (verb == "await" && words.size() == 5) {
-    return Guest(words[1]).Await(words[2], std::stol(words[3]), std::stoi(words[4]));
+    return Guest(words[1]).Await(words[2], std::atol(words[3].c_str()),
+                                 std::atoi(words[4].c_str()));
   }
-  if (verb == "run" && words.size() == 4) return Guest(words[1]).Run(words[3], std::stoi(words[2]));
+  if (verb == "run" && words.size() == 4) {
+    return Guest(words[1]).Run(words[3], std::atoi(words[2].c_str()));
+  }
   std::cerr << "guest domid NAME | read NAME NODE | await NAME NODE NUMBER SECONDS | run NAME "
                "SECONDS COMMAND\n";
   return kUnable;

@@ -3,16 +3,10 @@
 # would put the page at a second place of its memory.)
 # machine: pv
 home=/local/domain/$(domid g1)
-(
-  while :; do
-    if question=$(xenstore-read $home/data/question 2>/dev/null); then
-      xenstore-rm $home/data/question
-      xenstore-write $home/data/answer "$(mappings_of "${question#mappings }")"
-    fi
-    usleep 200000
-  done
-) &
-answers=$!
+xenstore-watch $home/data/question | while read -r _; do
+  question=$(xenstore-read $home/data/question 2>/dev/null) || continue # our own removal
+  xenstore-rm $home/data/question
+  xenstore-write $home/data/answer "$(mappings_of "${question#mappings }")"
+done &
 in_guest g1 'echo 100000 >/sys/module/xen_gntalloc/parameters/limit'
 in_guest g1 "VMSG_XEN_MACHINE=contract-machine xen-contract-test --gtest_filter='*Loopback'" 250
-kill $answers

@@ -9,12 +9,12 @@ home=/local/domain/$(domid g1)
 
 # A frontend that prints hotplug events while it keeps disk 0 busy.
 start_bench() {
-  in_guest g1 'rm -f /tmp/bench.status; exec 8>/tmp/bench.lock; flock 8; { vmsg-frontend blk bench --dev 0 --rw randwrite --depth 8 --seconds 3600 --events \
+  in_guest g1 'rm -f /tmp/bench.log /tmp/bench.status; exec 8>/tmp/bench.lock; flock 8; { vmsg-frontend blk bench --dev 0 --rw randwrite --depth 8 --seconds 3600 --events \
     >/tmp/bench.log 2>&1; echo $? >/tmp/bench.status; } &'
   expect_line started
 }
 expect_line() { # LINE OF ITS OUTPUT
-  in_guest g1 "until grep -q '$1' /tmp/bench.log; do usleep 200000; done"
+  in_guest g1 "await-line /tmp/bench.log '$1'"
 }
 expect_bench_ended() { # STATUS
   in_guest g1 'flock /tmp/bench.lock true; cat /tmp/bench.log'

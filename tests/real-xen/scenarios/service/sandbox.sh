@@ -33,14 +33,13 @@ expect_confined
 
 say "an extension of the window, in use and at rest, and hotplug meanwhile"
 in_guest g1 'vmsg-frontend --pages 64 --extend 300 blk verify'
-in_guest g1 '{ sleep 3600 | vmsg-frontend --pages 64 --extend 300 hold >/tmp/hold 2>&1; } &
-  until grep -q connected /tmp/hold; do usleep 200000; done'
+in_guest g1 'exec 8>/tmp/hold.lock; flock 8; { sleep 3600 | vmsg-frontend --pages 64 --extend 300 hold >/tmp/hold 2>&1; :; } &
+  await-line /tmp/hold connected'
 vmsgctl attach g1 type=rng,num=9
-in_guest g1 'until grep -q "device 9 ready" /tmp/hold; do usleep 200000; done'
+in_guest g1 'await-line /tmp/hold "device 9 ready"'
 expect_confined
 vmsgctl detach g1 9
-in_guest g1 'until grep -q "device 9 removed" /tmp/hold; do usleep 200000; done
-  killall sleep; while pidof vmsg-frontend >/dev/null; do usleep 200000; done'
+in_guest g1 'await-line /tmp/hold "device 9 removed"; killall sleep; flock /tmp/hold.lock true'
 
 say "signals, and the end of the guest while it is busy"
 start_io g1

@@ -45,7 +45,7 @@ echo 'virtio_msg = [ "type=blk,path=/srv/g1.img" ]' >>/etc/xen/g1.cfg
 start_vmsgd
 wait_for 20 connected g1 0
 in_guest g1 '{ { sleep 3600 | vmsg-frontend hold; echo ended; } >/tmp/hold 2>&1; } &
-  until grep -q connected /tmp/hold; do usleep 200000; done'
+  await-line /tmp/hold connected'
 nodes=$(bus_nodes)
 
 say "xl create -p: what can be served is ready before the guest runs, and the reason for the rest is told"
@@ -94,5 +94,5 @@ expect_gone "$third"
 
 say "the image is free again, and the first guest has been connected all the time"
 vmsgctl attach g1 type=blk,path=/srv/g2.img
-in_guest g1 'until grep -q "device 1 ready" /tmp/hold; do usleep 200000; done; ! grep ended /tmp/hold'
+in_guest g1 'await-line /tmp/hold "device 1 ready"; ! grep ended /tmp/hold'
 stop_vmsgd
