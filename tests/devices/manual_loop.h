@@ -55,9 +55,7 @@ class ManualLoop final : public backend::EventLoop {
     bool worked = RunTimers();
     for (auto [poller, active] : std::map(pollers_)) {
       if (!active || !pollers_.contains(poller)) continue;
-      if (poller->Poll()) {
-        worked = true;
-      } else if (pollers_.contains(poller) && !poller->PrepareToSleep()) {
+      if (!poller->Poll() && pollers_.contains(poller) && !poller->PrepareToSleep()) {
         pollers_[poller] = false;
       } else {
         worked = true;

@@ -21,7 +21,7 @@ ssize_t Source(void* bytes, size_t size) {
   }
   const size_t given = source_limit == 0 ? size : std::min<size_t>(size, source_limit);
   std::memset(bytes, 'r', given);
-  return given;
+  return static_cast<ssize_t>(given);
 }
 
 class RngTest : public ::testing::Test {

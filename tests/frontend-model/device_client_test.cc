@@ -10,11 +10,9 @@
 namespace vmsg::frontend {
 namespace {
 
-using testing::AllOf;
 using testing::Each;
 using testing::ElementsAre;
 using testing::HasSubstr;
-using testing::StartsWith;
 
 class DeviceClientTest : public testing::Test {
  protected:

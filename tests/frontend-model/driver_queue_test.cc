@@ -267,7 +267,7 @@ TEST_P(RandomTraffic, NoWakeUpIsLostAndEveryChainComesBackOnce) {
           uint32_t writable = 0;
           for (const auto& piece : taken[which].pieces) writable += piece.flags & 2 ? 64 : 0;
           if (device_->Return(taken[which].head, writable)) driver_asleep = false;
-          taken.erase(taken.begin() + which);
+          taken.erase(taken.begin() + static_cast<ptrdiff_t>(which));
         }
         break;
       }

@@ -92,7 +92,7 @@ TEST_F(GuestMemoryTest, RandomAllocationsNeverOverlapAndCoalesce) {
       const uint64_t address = block->address();
       held.emplace(address, *std::move(block));
     } else {
-      held.erase(std::next(held.begin(), random() % held.size()));
+      held.erase(std::next(held.begin(), static_cast<ptrdiff_t>(random() % held.size())));
     }
   }
   held.clear();

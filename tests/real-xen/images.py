@@ -14,10 +14,11 @@ DOM0_MODULES = GUEST_MODULES + ["brd"]
 # Loaded by dom0/init when it is time, and by tests/benchmarks/xen.
 DOM0_LATER_MODULES = ["qemu-fw-cfg", "xen-blkback"]
 GUEST_LATER_MODULES = ["xen-blkfront"]
-# Below the folder of a build.
-OUR_PROGRAMS = ["bin/vmsgd", "bin/vmsgctl", "bin/vmsg-frontend", "bin/vmsg-decode", "bin/disk-witness",
-                "bin/hotplug-cycles", "bin/await-line", "bin/guest", "bin/xen-measure", "tests/emulated-xen/contract-peer",
-                "tests/real-xen/contract/xen-contract-test"]
+# Below the folder of a build. What only Dom0 runs is not in a guest: its memory holds the whole image.
+GUEST_PROGRAMS = ["bin/vmsgd", "bin/vmsg-frontend", "bin/disk-witness", "bin/hotplug-cycles", "bin/await-line",
+                  "bin/guest-agent", "bin/xen-measure", "tests/emulated-xen/contract-peer",
+                  "tests/real-xen/contract/xen-contract-test"]
+DOM0_PROGRAMS = GUEST_PROGRAMS + ["bin/vmsgctl", "bin/vmsg-decode", "bin/guest", "bin/domain"]
 XEN_TOOLS = ["xl", "xenstored", "xenconsoled", "xenconsole", "xen-init-dom0", "libxl-save-helper",
              "lsevtchn", "xenstore-control"]
 STORE_COMMANDS = ["read", "write", "ls", "rm", "list", "exists", "chmod", "watch"]
@@ -26,10 +27,10 @@ STORE_COMMANDS = ["read", "write", "ls", "rm", "list", "exists", "chmod", "watch
 def build(folder, built):
     """Writes `folder`/dom0.cpio, with the guest's kernel and image inside. built: the folder of a
     build."""
-    guest = _base(folder, built, GUEST_MODULES, GUEST_LATER_MODULES)
+    guest = _base(folder, built, GUEST_PROGRAMS, GUEST_MODULES, GUEST_LATER_MODULES)
     guest.add_file("init", f"{HERE}/guest/init", 0o755)
     guest.add_file("usr/bin/contract-machine", f"{HERE}/guest/contract-machine", 0o755)
-    dom0 = _base(folder, built, DOM0_MODULES, DOM0_LATER_MODULES)
+    dom0 = _base(folder, built, DOM0_PROGRAMS, DOM0_MODULES, DOM0_LATER_MODULES)
     root = f"{folder}/root"
     for tool in XEN_TOOLS:
         dom0.add_program(f"usr/sbin/{tool}", f"{root}/usr/lib/xen-4.17/bin/{tool}")
@@ -46,7 +47,7 @@ def build(folder, built):
         image.write(dom0.finish())
 
 
-def _base(folder, built, modules, later):
+def _base(folder, built, programs, modules, later):
     root = f"{folder}/root"
     image = _Image(folder)
     for name in ("dev/pts", "proc", "sys", "run", "tmp", "var/log/xen/console", "var/lib/xen", "etc/xen/auto"):
@@ -62,7 +63,7 @@ def _base(folder, built, modules, later):
         image.add_link(f"usr/bin/xenstore-{command}", "xenstore")
     for tool in ("mke2fs", "e2fsck"):
         image.add_program(f"usr/sbin/{tool}", f"{root}/sbin/{tool}")
-    for program in OUR_PROGRAMS:
+    for program in programs:
         image.add_program(f"usr/bin/{os.path.basename(program)}", f"{built}/{program}")
     # The C++ runtime opens it at run time: ldd does not name it for every program.
     image.add_file(f"{LIBRARIES}/libgcc_s.so.1", f"/{LIBRARIES}/libgcc_s.so.1".replace("/usr", "", 1), 0o755)

@@ -54,6 +54,7 @@ std::vector<Row> TableRows(const std::vector<BusFacts>& buses) {
 
 std::vector<Row> ConfigRows(const std::vector<ConfigFacts>& configs) {
   std::vector<Row> rows;
+  rows.reserve(configs.size());
   for (const ConfigFacts& facts : configs) {
     rows.push_back(
         {DomainWords(facts.domain_name, facts.domain),

@@ -11,7 +11,6 @@ namespace {
 using testing::ElementsAre;
 using xenstore::NodeAccess;
 using xenstore::Permission;
-using xenstore::Store;
 
 TEST_P(GuestStoreContract, ForeignNodesAreDeniedWhetherTheyAreThereOrNot) {
   const std::string of_dom0 = "/local/domain/0";

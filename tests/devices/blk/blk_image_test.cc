@@ -208,7 +208,7 @@ TEST_P(BlkFileTest, AlignedAndUnalignedBuffersSeeTheSameDisk) {
   for (int round = 0; round < 20; ++round) {
     const uint64_t sector = round % 16;
     const uint64_t address = kData + (round % 3 == 0 ? 0 : 5 * round);
-    const std::string fill(512, 'A' + round);
+    const std::string fill(512, static_cast<char>('A' + round));
     rig_->Put(address, fill);
     ASSERT_EQ(Run(wire::kBlkRequestOut, sector, {{address, 512, false}}), 0);
     expected.replace(sector * 512, 512, fill);

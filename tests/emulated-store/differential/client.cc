@@ -170,7 +170,7 @@ bool Client::IsDroppedForOversize() {
 
 std::vector<std::string> Client::Events() {
   // Answers come in order, so what was due before the question is there with its answer.
-  std::optional<Answer> answer = Ask(XS_GET_DOMAIN_PATH, 0, std::string("0", 2));
+  std::optional<Answer> answer = Ask(XS_GET_DOMAIN_PATH, 0, std::string("0\0", 2));
   if (!answer.has_value()) return {"(no answer)"};
   return answer->events;
 }

@@ -2,7 +2,6 @@
 // Preloaded into Debian's xenstored: what it asks of Xen, answered so that it runs on plain Linux.
 // The folder $VMSG_WITHOUT_XEN holds a domain's ring page as the file <domid>.ring; domains exist
 // that have one. Event channels are a FIFO, `doorbell`: a port's 4-byte number in it is its event.
-#define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -147,5 +146,8 @@ int open64(const char* path, int flags, ...) {
   va_end(rest);
   return open_file(path, flags, mode);
 }
+// glibc's names for open with a checked number of arguments.
+// NOLINTNEXTLINE(bugprone-reserved-identifier)
 int __open_2(const char* path, int flags) { return open_file(path, flags, 0); }
+// NOLINTNEXTLINE(bugprone-reserved-identifier)
 int __open64_2(const char* path, int flags) { return open_file(path, flags, 0); }

@@ -48,8 +48,14 @@ class RealXen : public XenUnderTest {
   }
 };
 
+// Asked once: a program takes its time in QEMU.
+const absl::StatusOr<long>& ThisDomain() {
+  static const absl::StatusOr<long> id = AskMachine("domid");
+  return id;
+}
+
 absl::Status OpenThisDomain(XenUnderTest::Side* side) {
-  auto id = AskMachine("domid");
+  const absl::StatusOr<long>& id = ThisDomain();
   if (!id.ok()) return id.status();
   auto platform = grants::OpenPlatform("native");
   if (!platform.ok()) return platform.status();
@@ -85,13 +91,12 @@ class RealStore : public StoreUnderTest {
 };
 
 absl::StatusOr<std::unique_ptr<StoreUnderTest>> MakeStore() {
-  // Asked once: nothing here ends a domain, and a program takes its time in a guest.
-  static const absl::StatusOr<long> id = AskMachine("domid");
+  const absl::StatusOr<long>& id = ThisDomain();
   if (!id.ok()) return id.status();
   auto xen = std::make_unique<RealStore>();
   xen->domain = static_cast<uint16_t>(*id);
   if (xen->domain != 0) return xen;
-  static const absl::StatusOr<long> guest = AskMachine("guest");
+  static const absl::StatusOr<long> guest = AskMachine("guest");  // nothing here ends it
   if (!guest.ok()) return guest.status();
   xen->other = static_cast<uint16_t>(*guest);
   return xen;

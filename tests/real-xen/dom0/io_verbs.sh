@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 # Verbs for scenarios with guests that are busy: their I/O, and what was lost when it is over.
 
-# Two guests, g1 and g2, each with a disk of its own on which it writes, flushes and compares.
+# Two guests, g1 and g2, each with a disk of its own on which it writes, flushes and compares; g2 is there to
+# see whether it is disturbed, and gentle.
 two_busy_guests() { # [OPTION OF g1's disk-witness]
   start_vmsgd
   for guest in g1 g2; do attach_disk $guest; done
   start_io g1 "${1:-}"
-  start_io g2
+  start_io g2 --gently
 }
 attach_disk() { # GUEST [KEYS]
   mkdir -p /srv
@@ -39,7 +40,7 @@ stop_io() { # GUEST [CONNECTIONS]
 # The guest g1, which was domain DOMAIN, ended in the middle of its I/O: nothing of it is left, no round
 # up to ROUND is lost, and g2 has not noticed. CHECKED: its image was compared before.
 expect_g1_ended() { # DOMAIN ROUND
-  wait_for 60 eval "! xl list $1"
+  domain await-end "$1" 60
   expect_no_zombie
   for path in "/local/domain/$1" "/local/domain/0/backend/virtio-msg/$1" \
     "/local/domain/0/error/backend/virtio-msg/$1"; do

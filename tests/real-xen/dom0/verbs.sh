@@ -117,22 +117,7 @@ stop_vmsgd() {
 
 # --- what must not be left over
 
-# How often pages of a domain are mapped, by any domain: the pins in Xen's dump of its grant table
-# (readers and writers are counted in two bytes), but for the reserved ones (console and xenstore).
-mappings_of() { # DOMID
-  local count=0 ref pin
-  xl dmesg -c >/dev/null
-  xl debug-keys g
-  while read -r ref pin; do
-    ((ref < 8)) || count=$((count + (pin & 255) + (pin >> 8 & 255)))
-  done < <(xl dmesg -c | awk -v owner="$1" '
-    /grant-table for remote d/ { sub(/.*remote d/, ""); owned = $0 + 0 == owner }
-    owned && match($0, /\[0x[0-9a-f]+\] +[0-9]+ 0x[0-9a-f]+ 0x[0-9a-f]+/) {
-      split(substr($0, RSTART, RLENGTH), field, /[][ ]+/)
-      print field[2], field[5]
-    }')
-  echo $count
-}
+mappings_of() { domain mappings "$1"; } # DOMID
 # A destroyed domain stays as (null) while something maps its pages.
 no_zombie() { ! xl list | grep -q -F '(null)'; }
 expect_no_zombie() { wait_for 2 no_zombie; }

@@ -1,20 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 // A guest's disk I/O that can tell afterwards what was lost.
 //
-//   disk-witness write [--reconnect]     in a guest: rounds of writes in flight together, a flush
-//   and
-//                                        a comparison of what is read back, without end; after each
-//                                        round its number goes into the node data/flushed. Ends
-//                                        with 0 at SIGTERM, with 1 when the bus fails; --reconnect:
-//                                        connects again instead, counted in data/connections.
+//   disk-witness write [--reconnect] [--gently]
+//                                        in a guest: rounds of writes in flight together, a flush
+//                                        and a comparison of what is read back, without end; after
+//                                        each round its number goes into the node data/flushed.
+//                                        Ends with 0 at SIGTERM, with 1 when the bus fails;
+//                                        --reconnect: connects again instead, counted in
+//                                        data/connections. --gently: leaves the processor to
+//                                        others for a while after each round.
 //   disk-witness check IMAGE ROUND       in Dom0: every block that was flushed is in the image, at
 //                                        least up to this round
 //
 // A block begins with its sequence number, which also makes the rest of it. Round R writes blocks
 // R * 8 to R * 8 + 7, at their number modulo the blocks that the disk has. A round begins after the
 // flush of the one before it: only blocks of the newest round in the image may be unfinished.
+#include <poll.h>
 #include <signal.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
@@ -41,6 +45,7 @@ using frontend::GuestBlock;
 constexpr uint64_t kBlockSize = 16384;
 constexpr uint64_t kRoundBlocks = 8;
 constexpr auto kPatience = std::chrono::minutes(2);
+constexpr int kGentlePauseMs = 50;
 
 volatile sig_atomic_t stopping = 0;
 
@@ -77,7 +82,8 @@ uint64_t SequenceOf(const std::byte* bytes) {
 
 class Writer final : public frontend::BlkCompletion {
  public:
-  Writer(xenstore::Store& store, BusConnection& bus) : store_(store), bus_(bus) {}
+  Writer(xenstore::Store& store, BusConnection& bus, bool gently)
+      : store_(store), bus_(bus), gently_(gently) {}
 
   // One connection's life. OK: told to stop.
   absl::Status Run() {
@@ -89,7 +95,10 @@ class Writer final : public frontend::BlkCompletion {
     absl::StatusOr<GuestBlock> buffer = bus_.memory().Allocate(kRoundBlocks * kBlockSize, 4096);
     if (!buffer.ok()) return buffer.status();
     absl::Status status;
-    while (status.ok() && stopping == 0) status = Round(**disk, *buffer);
+    while (status.ok() && stopping == 0) {
+      status = Round(**disk, *buffer);
+      if (gently_) ::poll(nullptr, 0, kGentlePauseMs);
+    }
     if (!bus_.bus().failure().ok()) (*disk)->Abandon(bus_.bus().failure());
     (*disk)->Quiesce(After(kPatience)).IgnoreError();
     return status;
@@ -141,12 +150,13 @@ class Writer final : public frontend::BlkCompletion {
 
   xenstore::Store& store_;
   BusConnection& bus_;
+  const bool gently_;
   uint64_t round_ = 1;
   uint64_t outstanding_ = 0;
   absl::Status result_;
 };
 
-absl::Status Write(bool reconnect) {
+absl::Status Write(bool reconnect, bool gently) {
   absl::StatusOr<std::unique_ptr<grants::Platform>> platform = grants::OpenPlatform("");
   if (!platform.ok()) return platform.status();
   absl::StatusOr<std::unique_ptr<xenstore::Store>> store =
@@ -155,7 +165,7 @@ absl::Status Write(bool reconnect) {
   const frontend::ConnectOptions options{.pages = 256, .timeout = kPatience};
   absl::StatusOr<std::unique_ptr<BusConnection>> bus = BusConnection::Open(**platform, options);
   if (!bus.ok()) return bus.status();
-  Writer writer(**store, **bus);
+  Writer writer(**store, **bus, gently);
   for (int connections = 1;; ++connections) {
     absl::Status status = (*store)->Write("data/connections", absl::StrCat(connections));
     if (!status.ok()) return status;
@@ -210,11 +220,15 @@ int Main(int argc, char** argv) {
   sigaction(SIGTERM, &action, nullptr);
   const std::vector<std::string> words(argv + 1, argv + argc);
   uint64_t round = 0;
-  absl::Status status = absl::InvalidArgumentError("write [--reconnect], or check IMAGE ROUND");
+  absl::Status status =
+      absl::InvalidArgumentError("write [--reconnect] [--gently], or check IMAGE ROUND");
   if (words.size() == 3 && words[0] == "check" && absl::SimpleAtoi(words[2], &round)) {
     status = Check(words[1], round);
   } else if (!words.empty() && words[0] == "write") {
-    status = Write(words.size() == 2 && words[1] == "--reconnect");
+    const auto has = [&words](const char* option) {
+      return std::find(words.begin() + 1, words.end(), option) != words.end();
+    };
+    status = Write(has("--reconnect"), has("--gently"));
   }
   if (status.ok()) return 0;
   std::cerr << "disk-witness: " << status.message() << "\n";

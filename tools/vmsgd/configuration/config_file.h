@@ -13,7 +13,7 @@ namespace vmsg {
 
 inline constexpr char kDefaultConfigFile[] = "/etc/virtio-msg-xen/vmsgd.conf";
 // A larger file is no configuration file.
-inline constexpr size_t kMaxConfigFileBytes = 64 * 1024;
+inline constexpr size_t kMaxConfigFileBytes = size_t{64} * 1024;
 
 // InvalidArgument: `path:line:`, what is there, and what is allowed. Values are not checked.
 absl::StatusOr<Settings> ParseConfig(absl::string_view path, absl::string_view text);

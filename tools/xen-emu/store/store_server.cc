@@ -22,7 +22,7 @@
 namespace vmsg::emu::store {
 namespace {
 
-constexpr size_t kReadBytes = 16 * 1024;
+constexpr size_t kReadBytes = size_t{16} * 1024;
 constexpr size_t kPieces = 64;
 
 struct Connection {

@@ -25,11 +25,11 @@ namespace vmsg::emu::store {
 struct Options {
   Quotas quotas;
   // Bytes a connection may leave unread before its requests are no longer read.
-  size_t output_pause_bytes = 64 * 1024;
+  size_t output_pause_bytes = size_t{64} * 1024;
   // Bytes a connection of domain 0 may leave unread before it is closed; for the others see
   // Quotas::event_bytes. Events equal to one that still waits are not queued again, as in
   // xenstored.
-  size_t output_close_bytes = 8 * 1024 * 1024;
+  size_t output_close_bytes = size_t{8} * 1024 * 1024;
   size_t connections = 4096;
   // Whether INTRODUCE of this domain can succeed; every domain exists when not set.
   std::function<bool(uint16_t domain)> domain_exists;

@@ -3,7 +3,7 @@
 # what is there, devices come and go, and nothing is left in g1 when g2 is destroyed.
 # machine: two
 start_driver
-in_guest g1 'dd if=/dev/urandom of=/srv/g2.img bs=1M count=2 2>/dev/null; cp /srv/g2.img /srv/second.img'
+in_guest g1 'head -c 2m /dev/urandom >/srv/g2.img; cp /srv/g2.img /srv/second.img'
 content=$(in_guest g1 'sha256sum </srv/g2.img')
 nodes=$(bus_nodes)
 
@@ -13,7 +13,7 @@ attach_at_driver type=rng
 vmsgctl list
 expect_contains "$(in_guest g2 'vmsg-frontend --pages 256 list')" "2 devices,"
 expect_equal "sha256 through the bus" "$(in_guest g2 'vmsg-frontend --pages 256 blk read - | sha256sum')" "$content"
-in_guest g2 'dd if=/dev/urandom of=/tmp/part bs=256k count=1 2>/dev/null
+in_guest g2 'head -c 256k /dev/urandom >/tmp/part
   vmsg-frontend --pages 256 blk write --offset 1M --flush /tmp/part'
 expect_equal "sha256 of what was written" "$(in_guest g2 'sha256sum </tmp/part')" \
   "$(in_guest g1 'dd if=/srv/g2.img bs=256k skip=4 count=1 2>/dev/null | sha256sum')"
@@ -33,7 +33,7 @@ expect_io_goes_on g2
 say "g2 is destroyed while it is busy"
 domain=$(domid g2) path=$(driver_path) round=$(flushed g2)
 xl destroy g2
-wait_for 200 eval "! xl list $domain"
+domain await-end "$domain" 200
 expect_no_zombie
 expect_equal "mappings of g2" "$(mappings_of "$domain")" 0
 wait_for 10 eval '! xenstore-exists $path'

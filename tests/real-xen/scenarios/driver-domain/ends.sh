@@ -24,7 +24,7 @@ start_io g2
 driver=$(domid g1)
 DRIVER=
 xl destroy g1
-wait_for 200 eval "! xl list $driver"
+domain await-end "$driver" 200
 expect_no_zombie
 in_guest g2 'flock /tmp/io.lock true; cat /tmp/io.log
   grep -qx 1 /tmp/io.status && grep -q "the backend closed the bus" /tmp/io.log'

@@ -4,7 +4,7 @@
 # machine: two
 start_vmsgd
 attach_disk g2
-start_io g2
+start_io g2 --gently
 destroy_guest g1
 sed -i 's/^on_reboot = .*/on_reboot = "restart"/' /etc/xen/g1.cfg
 truncate -s 2M /srv/g1.img
@@ -14,7 +14,7 @@ wait_guest g1
 start_io g1
 domain=$(domid g1) round=$(flushed g1)
 xl reboot g1
-wait_for 60 eval "! xl list $domain"
+domain await-end "$domain" 60
 expect_no_zombie
 expect_equal "mappings of domain $domain" "$(mappings_of "$domain")" 0
 wait_for 60 domid g1

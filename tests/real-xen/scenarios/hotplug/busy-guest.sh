@@ -4,7 +4,7 @@
 start_vmsgd
 attach_disk g1
 attach_disk g2
-start_io g2
+start_io g2 --gently
 home=/local/domain/$(domid g1)
 
 # A frontend that prints hotplug events while it keeps disk 0 busy.

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # A disk is attached and detached a thousand times, asked for, forced, or with its bus, which comes and
-# goes a hundred times: no node, watch, port, mapping or descriptor is left over.
+# goes twenty times: no node, watch, port, mapping or descriptor is left over.
 # machine: pv
 # seconds: 1800
 truncate -s 1M /srv.img
@@ -22,7 +22,7 @@ say "what the first ones leave stays: threads, the guest's node for its progress
 cycles 2 4
 before=$(counts)
 say "$before"
-cycles 100 10
+cycles 20 50
 expect_equal "what is there afterwards" "$(counts)" "$before"
 expect_contains "$before" "mappings 0,"
 expect_equal "nodes of buses" "$(bus_nodes)" 0

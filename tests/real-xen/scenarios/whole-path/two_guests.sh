@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Two guests at once, a PV and a PVH one: each sees its own devices and data, none of the other's.
-# machine: pv
-make_guest pvh g2 128
+# machine: pvh
+make_guest pv g2 128
 start_vmsgd --config-dir=
 for guest in g1 g2; do
-  dd if=/dev/urandom of=/$guest.img bs=1M count=8 2>/dev/null
+  head -c 8m /dev/urandom >/$guest.img
   vmsgctl attach $guest type=blk,path=/$guest.img
 done
 vmsgctl attach g2 type=rng

@@ -5,7 +5,7 @@
 # seconds: 850
 mkdir -p /srv
 truncate -s 2M /srv/g1.img /srv/g2.img
-dd if=/dev/urandom of=/srv/data.img bs=1M count=2 2>/dev/null
+head -c 2m /dev/urandom >/srv/data.img
 device() { xenstore-read "/local/domain/0/backend/virtio-msg/$(domid "$1")/0/device/$2/$3"; } # GUEST NUMBER NODE
 connected() { [ "$(device "$1" "$2" hotplug-status)" = connected ]; }                       # GUEST NUMBER
 # The guest's first process runs COMMAND, and says so when it has.
@@ -23,7 +23,7 @@ expect_devices() { # GUEST TEXT OF ITS FIRST PROCESS...
   for part; do expect_contains "$said" "$part"; done
 }
 expect_gone() { # DOMAIN
-  wait_for 60 eval "! xl list $1"
+  domain await-end "$1" 60
   expect_no_zombie
   wait_for 5 eval "[ \$(bus_nodes) = $nodes ]"
   expect_equal "mappings of domain $1" "$(mappings_of "$1")" 0
