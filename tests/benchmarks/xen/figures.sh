@@ -75,7 +75,7 @@ done
 say "a window of $PAGES pages, mapped whole and page by page"
 in_guest g1 "echo 100000 >/sys/module/xen_gntalloc/parameters/limit
   rm -f /tmp/first; xen-measure native share 0 $PAGES >/tmp/first & echo \$! >/tmp/share
-  until [ -s /tmp/first ]; do usleep 20000; done" 120
+  await-line /tmp/first ''" 120
 first=$(in_guest g1 'cat /tmp/first')
 for round in $(seq "$ROUNDS"); do
   xen-measure native map "$domain" "${first%$'\n'}" $PAGES >/run/map

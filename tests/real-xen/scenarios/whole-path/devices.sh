@@ -34,6 +34,13 @@ in_guest g1 'dd if=/tmp/disk bs=1M skip=12 count=2 2>/dev/null | vmsg-frontend b
 expect_equal "sha256 of the image" "$(sha256sum </srv/g1.img)" "$before"
 e2fsck -fn /srv/g1.img
 
+say "the disk through windows of 64, 1,024 and 16,384 pages"
+in_guest g1 'rm /tmp/disk; echo 100000 >/sys/module/xen_gntalloc/parameters/limit'
+for pages in 64 1024 16384; do
+  expect_equal "sha256 through $pages pages" \
+    "$(in_guest g1 "vmsg-frontend --pages $pages blk read - | sha256sum")" "$before"
+done
+
 say "entropy and console"
 expect_equal "bytes of entropy" "$(in_guest g1 'vmsg-frontend rng --bytes 5000 | wc -c')" 5000
 exec 5<>/run/g1-console
