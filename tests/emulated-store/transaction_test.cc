@@ -216,6 +216,15 @@ TEST_F(Transactions, ElevenMayBeOpenAndAreFreedByResetWatches) {
   for (int i = 0; i < 50; ++i) ASSERT_NE(c_.Begin(a_), 0u) << "domain 0 has no limit";
 }
 
+// CVE-2026-23557: xenstored ended.
+TEST_F(Transactions, ResetWatchesWithinOneEndsItAndNoMore) {
+  Session& guest = c_.NewGuest(5);
+  const uint32_t tx = c_.Begin(guest);
+  EXPECT_EQ(c_.Ask(guest, XS_RESET_WATCHES, "|", tx), "OK");
+  EXPECT_EQ(c_.Commit(guest, tx), "ENOENT");
+  EXPECT_NE(c_.Begin(guest), 0u);
+}
+
 TEST_F(Transactions, TransactionQuotaIsTheDomainsNotTheConnections) {
   Session& guest = c_.NewGuest(5);
   Session& second = c_.Join(5);

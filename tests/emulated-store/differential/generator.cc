@@ -241,6 +241,12 @@ Step Generator::Draw() {
       step.payload = absl::StrCat(Below(5) == 0 ? "F" : "T", kNul);
       if (Below(25) == 0) step.payload = Malformed();
       return step;
+    case XS_RESET_WATCHES:
+      // Within a transaction it ends a xenstored that has no fix for CVE-2026-23557, as that of a
+      // Debian 12 without its security updates.
+      step.slot = -1;
+      step.payload = absl::StrCat(Path(), kNul);
+      return step;
     case XS_GET_DOMAIN_PATH:
     case XS_IS_DOMAIN_INTRODUCED:
     case XS_RESUME: {

@@ -38,7 +38,7 @@ stop_io() { # GUEST [CONNECTIONS]
   disk-witness check "/srv/$1.img" "$(flushed "$1")"
 }
 # The guest g1, which was domain DOMAIN, ended in the middle of its I/O: nothing of it is left, no round
-# up to ROUND is lost, and g2 has not noticed. CHECKED: its image was compared before.
+# up to ROUND is lost, and g2 has not noticed.
 expect_g1_ended() { # DOMAIN ROUND
   domain await-end "$1" 60
   expect_no_zombie

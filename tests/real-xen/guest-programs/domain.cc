@@ -10,6 +10,7 @@ extern "C" {  // the headers do not say it
 #include <xenstore.h>
 }
 
+#include <cerrno>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -70,8 +71,10 @@ long Mappings(xc_interface* xen, uint32_t domain) {
 }
 
 bool Exists(xc_interface* xen, uint32_t domain) {
-  xc_dominfo_t info;
-  return xc_domain_getinfo(xen, domain, 1, &info) == 1 && info.domid == domain;
+  xc_dominfo_t info;  // of this domain, or of the next one that exists
+  const int found = xc_domain_getinfo(xen, domain, 1, &info);
+  if (found < 0 && errno != ESRCH) Fail("Xen's list of domains");
+  return found == 1 && info.domid == domain;
 }
 
 int AwaitEnd(xc_interface* xen, uint32_t domain, int seconds) {
