@@ -239,7 +239,7 @@ absl::Status BusDiscovery::ReadFrontend(const BusAddress& address, Bus& bus, Bus
   }
   // Only the toolstack makes the directory, so it does not come back. Outside Dom0, forbidden may
   // mean gone: what is above is not ours to see.
-  const absl::Status exists = store_->Read(directory).status();
+  absl::Status exists = store_->Read(directory).status();
   if (absl::IsUnavailable(exists)) return exists;
   bus.frontend_gone = absl::IsNotFound(exists) || absl::IsPermissionDenied(exists);
   return absl::OkStatus();

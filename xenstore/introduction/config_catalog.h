@@ -44,6 +44,7 @@ class ConfigCatalog {
   struct Identity {
     dev_t device;
     ino_t inode;
+    // As in xenstore/bus_nodes.h. NOLINTNEXTLINE(modernize-use-nullptr)
     auto operator<=>(const Identity&) const = default;
   };
   struct File {

@@ -41,8 +41,7 @@ class DiskClaims {
   struct Key {
     uint16_t frontend = 0;
     uint32_t id = 0;  // libxl's devid
-    // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 takes the comparison with 0 for a
-    // pointer.
+    // As in xenstore/bus_nodes.h. NOLINTNEXTLINE(modernize-use-nullptr)
     auto operator<=>(const Key&) const = default;
   };
   struct Disk {
