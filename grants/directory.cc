@@ -16,8 +16,6 @@ namespace {
 constexpr size_t kWordsPerPage = kPageSize / sizeof(GrantRef);
 static_assert(kWordsPerPage == 1 + kRefsPerDirectoryPage);
 
-using PageWords = std::array<GrantRef, kWordsPerPage>;
-
 absl::Status Refused(absl::string_view where, absl::string_view rule) {
   return absl::InvalidArgumentError(absl::StrCat(where, ": ", rule));
 }
@@ -27,27 +25,17 @@ std::string ReservedRule(GrantRef ref) {
                       "); grant a page of the guest's own");
 }
 
-// Maps one directory page, copies it out with one access a word, and unmaps it.
-absl::Status CopyPage(GrantMapper& mapper, DomainId domain, GrantRef ref, PageWords& words) {
-  absl::StatusOr<GrantMapping> page = mapper.Map(domain, {&ref, 1}, Access::kReadOnly);
-  if (!page.ok()) return page.status();
-  const GuestArea area(page->bytes());
-  for (size_t i = 0; i < kWordsPerPage; ++i) words[i] = area.Load<GrantRef>(i * sizeof(GrantRef));
-  return absl::OkStatus();
-}
-
 // Index of a reference that occurs earlier in `refs`, if there is one. The references are whatever
-// a guest likes, so memory and time depend on their number only: one bit for each value up to the
-// highest when that takes less than the list itself would sorted, else a sorted copy.
+// a guest likes, so memory and time depend on their number only: one byte for each value up to the
+// highest when these are few enough (not bits: neighbours would wait for each other's word), else
+// a sorted copy.
 std::optional<size_t> FindRepeated(absl::Span<const GrantRef> refs) {
+  constexpr size_t kBytesPerRef = 8;
   const GrantRef highest = *std::max_element(refs.begin(), refs.end());
-  const size_t words = highest / 64 + size_t{1};
-  if (words <= refs.size()) {
-    std::vector<uint64_t> seen(words);
+  if (highest < kBytesPerRef * refs.size()) {
+    std::vector<uint8_t> seen(highest + size_t{1});
     for (size_t i = 0; i < refs.size(); ++i) {
-      const uint64_t bit = uint64_t{1} << (refs[i] % 64);
-      if ((seen[refs[i] / 64] & bit) != 0) return i;
-      seen[refs[i] / 64] |= bit;
+      if (std::exchange(seen[refs[i]], 1) != 0) return i;
     }
     return std::nullopt;
   }
@@ -109,13 +97,14 @@ absl::StatusOr<std::vector<GrantRef>> WalkDirectory(GrantMapper& mapper, DomainI
   refs.push_back(first);
   refs.resize(directory_pages);
 
-  PageWords words;
+  // Aligned: a copy to one page of ours is one operation of Xen's.
+  alignas(kPageSize) std::array<GrantRef, kWordsPerPage> words;
   uint32_t left = pages;
   for (uint32_t page = 0; page < directory_pages; ++page) {
     const std::string where =
         absl::StrCat("directory page ", page, " of ", directory_pages, " (grant ", refs[page], ")");
     if (refs[page] < kReservedGrantRefs) return Refused(where, ReservedRule(refs[page]));
-    absl::Status copied = CopyPage(mapper, domain, refs[page], words);
+    absl::Status copied = mapper.Copy(domain, refs[page], std::as_writable_bytes(std::span(words)));
     if (!copied.ok()) {
       return absl::Status(copied.code(), absl::StrCat(where, ": ", copied.message()));
     }

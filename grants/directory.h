@@ -36,12 +36,12 @@ struct DirectoryLimits {
 };
 
 // Backend: reads the directory of `domain` that starts at `first` and lists exactly `pages` window
-// pages. Each directory page is mapped alone and read-only, copied to private memory once, and
-// unmapped before it is looked at. InvalidArgument, with the value, the position and the rule:
+// pages. Each directory page is copied to private memory once, and only the copy is looked at.
+// InvalidArgument, with the value, the position and the rule:
 // pages is 0; a list that ends early, goes on too long or comes back to a page; a reserved
 // reference (0..7); a reference twice, also one that is a directory page itself; unused entries of
-// the last page are ignored. ResourceExhausted: pages is over the cap. Map errors keep their code
-// and get the position. Memory: 16 bytes a window page at most, whatever the references are.
+// the last page are ignored. ResourceExhausted: pages is over the cap. Copy's errors keep their
+// code and get the position. Memory: 16 bytes a window page at most, whatever the references are.
 absl::StatusOr<std::vector<GrantRef>> WalkDirectory(GrantMapper& mapper, DomainId domain,
                                                     GrantRef first, uint32_t pages,
                                                     const DirectoryLimits& limits);

@@ -226,7 +226,7 @@ class EpollLoop : public ThreadLoop {
   void PollActive() {
     bool hit = false;
     const size_t count = active_.size();
-    int64_t now = MonotonicNs();
+    int64_t now = 0;  // read when it is first needed
     for (size_t i = 0; i < count; ++i) {
       Poller* poller = active_[i].poller;
       if (poller == nullptr) continue;
@@ -236,13 +236,16 @@ class EpollLoop : public ThreadLoop {
         idle_turns_ = 0;
         active_[i].last_hit_ns = now;
         hit = true;
-      } else if (active_[i].poller != nullptr && now - active_[i].last_hit_ns >= budget_ns_) {
-        if (poller->PrepareToSleep()) {
-          active_[i].last_hit_ns = now;
-        } else if (active_[i].poller != nullptr) {
-          pollers_[poller] = false;
-          active_[i].poller = nullptr;
-        }
+        continue;
+      }
+      if (active_[i].poller == nullptr) continue;
+      if (now == 0) now = MonotonicNs();
+      if (now - active_[i].last_hit_ns < budget_ns_) continue;
+      if (poller->PrepareToSleep()) {
+        active_[i].last_hit_ns = now;
+      } else if (active_[i].poller != nullptr) {
+        pollers_[poller] = false;
+        active_[i].poller = nullptr;
       }
     }
     std::erase_if(active_, [](const Active& active) { return active.poller == nullptr; });

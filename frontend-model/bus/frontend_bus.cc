@@ -52,14 +52,20 @@ void FrontendBus::Cancel(RequestToken token) {
 absl::StatusOr<wire::Message> FrontendBus::AwaitResponse(
     absl::FunctionRef<absl::StatusOr<RequestToken>(ResponseHandler)> send, wire::MessageId id,
     Deadline deadline) {
-  absl::StatusOr<wire::Message> result = absl::UnknownError("no response");
-  bool answered = false;
-  auto handler = [this, &result, &answered](absl::StatusOr<wire::Message> message) {
-    answered = true;
-    result = std::move(message);
-    if (!result.ok()) return;
-    std::memcpy(call_payload_.data(), result->payload.data(), result->payload.size());
-    result->payload = std::span(call_payload_).first(result->payload.size());
+  // Behind one pointer, which a handler holds without memory of its own.
+  struct Answer {
+    std::span<std::byte> payload;
+    absl::StatusOr<wire::Message> message = wire::Message();
+    bool here = false;
+  };
+  Answer answer{.payload = call_payload_};
+  const auto handler = [to = &answer](absl::StatusOr<wire::Message> message) {
+    to->here = true;
+    to->message = std::move(message);
+    if (!to->message.ok()) return;
+    const std::span<const std::byte> payload = to->message->payload;
+    std::memcpy(to->payload.data(), payload.data(), payload.size());
+    to->message->payload = to->payload.first(payload.size());
   };
   absl::StatusOr<RequestToken> token = send(handler);
   if (absl::IsResourceExhausted(token.status())) {
@@ -72,8 +78,8 @@ absl::StatusOr<wire::Message> FrontendBus::AwaitResponse(
     if (!waited.ok()) return waited;
   }
   if (!token.ok()) return token.status();
-  absl::Status waited = WaitUntil([&] { return answered; }, deadline);
-  if (answered) return result;
+  absl::Status waited = WaitUntil([&] { return answer.here; }, deadline);
+  if (answer.here) return std::move(answer.message);
   Cancel(*token);
   if (!absl::IsDeadlineExceeded(waited)) return waited;
   return absl::DeadlineExceededError(
@@ -201,13 +207,13 @@ absl::Status FrontendBus::Sleep(Deadline deadline) {
 
 absl::Status FrontendBus::WaitUntil(absl::FunctionRef<bool()> done, Deadline deadline) {
   constexpr int kLooksPerClockRead = 32;
-  Deadline idle_since = Clock::now();
+  Deadline idle_since;  // none yet: taken at the next clock reading
   for (int looks = 1;; ++looks) {
     absl::StatusOr<bool> worked = Poll();
     if (done()) return absl::OkStatus();
     if (!worked.ok()) return worked.status();
     if (*worked) {
-      idle_since = Deadline();  // taken at the next clock reading
+      idle_since = Deadline();
       continue;
     }
     if (spin_budget_ > Clock::duration::zero() && looks % kLooksPerClockRead != 0) {

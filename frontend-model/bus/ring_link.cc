@@ -47,6 +47,19 @@ absl::StatusOr<std::optional<std::span<const std::byte>>> RingLink::Pop() {
 
 absl::Status RingLink::Release() { return in_.Release() ? Notify() : absl::OkStatus(); }
 
+absl::StatusOr<bool> RingLink::Arm() {
+  if (woken_) {
+    woken_ = false;
+    // Bounded: this handle has one port, which stays masked from NextPending to Unmask.
+    absl::StatusOr<std::optional<grants::EventPort>> pending = events_->NextPending();
+    if (!pending.ok()) return pending.status();
+    if (pending->has_value()) {
+      if (absl::Status status = events_->Unmask(**pending); !status.ok()) return status;
+    }
+  }
+  return in_.Arm();
+}
+
 absl::Status RingLink::Sleep(Deadline deadline, std::span<pollfd> others) {
   absl::InlinedVector<pollfd, 4> fds;
   fds.push_back({.fd = events_->fd(), .events = POLLIN});
@@ -57,11 +70,8 @@ absl::Status RingLink::Sleep(Deadline deadline, std::span<pollfd> others) {
   for (size_t i = 0; i < others.size(); ++i) {
     others[i].revents = ready > 0 ? fds[i + 1].revents : short{0};
   }
-  if (ready <= 0 || fds[0].revents == 0) return absl::OkStatus();
-  // Bounded: this handle has one port, which stays masked from NextPending to Unmask.
-  absl::StatusOr<std::optional<grants::EventPort>> pending = events_->NextPending();
-  if (!pending.ok()) return pending.status();
-  return pending->has_value() ? events_->Unmask(**pending) : absl::OkStatus();
+  if (ready > 0 && fds[0].revents != 0) woken_ = true;
+  return absl::OkStatus();
 }
 
 }  // namespace vmsg::frontend

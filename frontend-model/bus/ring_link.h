@@ -48,9 +48,11 @@ class RingLink {
   absl::Status Release();
   bool HasMore() const { return in_.HasMore(); }
 
-  // Asks for an event at the next record. True: one came meanwhile.
-  absl::StatusOr<bool> Arm() { return in_.Arm(); }
-  // Sleeps until an event, one of `others` or the deadline; takes and unmasks the event.
+  // Takes and unmasks the event that ended the last sleep, then asks for one at the next record.
+  // True: one came meanwhile.
+  absl::StatusOr<bool> Arm();
+  // Sleeps until an event, one of `others` or the deadline. The event is left for Arm, so that what
+  // it announced is answered first: taking and unmasking it costs system calls.
   absl::Status Sleep(Deadline deadline, std::span<pollfd> others);
 
   // An event, whether the peer asked for one or not.
@@ -72,6 +74,7 @@ class RingLink {
   wire::RingProducer out_;
   wire::RingConsumer in_;
   bool wants_space_ = false;
+  bool woken_ = false;  // an event is there and not yet taken
   uint64_t notifications_sent_ = 0;
   uint64_t sleeps_ = 0;
   std::array<std::byte, wire::kMaxMessageSize> record_;

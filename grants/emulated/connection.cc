@@ -14,8 +14,8 @@
 namespace vmsg::emu {
 namespace {
 
-// Holds every reply but a long list of runs or references.
-constexpr size_t kFirstRead = 1024;
+// Holds every reply but a long list of runs or references: a copied page, too.
+constexpr size_t kFirstRead = sizeof(FrameHeader) + grants::kPageSize;
 
 std::string ErrorText(int error) { return std::string(strerror(error)); }
 

@@ -80,16 +80,25 @@ class EmulatedEventChannels final : public grants::EventChannels {
   }
 
   absl::StatusOr<std::optional<EventPort>> NextPending() override {
-    // Whoever set the bit has not always written the eventfd: a peer that finds the slot masked by
-    // the scan leaves that to Unmask. So this says nothing about `signalled_`.
-    if (std::optional<EventPort> port = Scan()) return port;
+    std::optional<EventPort> port = Scan();
+    // The eventfd stays readable for what is left. Whoever set a bit has not always written it: a
+    // peer that finds the slot masked leaves that to Unmask. So bits say nothing about
+    // `signalled_`.
+    if (port.has_value() && AnyReady()) return port;
+    if (!port.has_value() && drained_) {
+      drained_ = false;  // what wrote it since is drained when it wakes us
+      return port;
+    }
+    // With the last port, so that taking it leaves nothing behind that wakes once more.
     DrainEventFd(fd());
     signalled_ = false;
-    std::optional<EventPort> port = Scan();
-    if (port.has_value()) {
+    if (!port.has_value()) port = Scan();
+    drained_ = port.has_value();
+    if (AnyReady()) {
       // The write that was drained may have stood for further events too.
       SignalEventFd(fd());
       signalled_ = true;
+      drained_ = false;
     }
     return port;
   }
@@ -181,6 +190,16 @@ class EmulatedEventChannels final : public grants::EventChannels {
     return absl::OkStatus();
   }
 
+  bool AnyReady() {
+    const size_t words = (slots_.size() + 63) / 64;
+    for (size_t word = 0; word < words; ++word) {
+      if ((std::atomic_ref<uint64_t>(page_->pending[word]).load() & deliverable_[word]) != 0) {
+        return true;
+      }
+    }
+    return false;
+  }
+
   // Takes the next pending port in turn: masks it, then clears its pending bit, so that an event
   // that comes in between stays pending. Bounded by kEventWords, whatever the page says.
   std::optional<EventPort> Scan() {
@@ -214,6 +233,7 @@ class EmulatedEventChannels final : public grants::EventChannels {
   uint64_t deliverable_[kEventWords] = {};  // bound and not masked
   uint32_t next_slot_ = 0;
   bool signalled_ = false;  // this handle wrote the eventfd itself since it was last drained
+  bool drained_ = false;    // the eventfd was drained with the last port taken
 };
 
 }  // namespace

@@ -53,6 +53,21 @@ class EmulatedGrantMapper final : public grants::GrantMapper {
     return GrantMapping(this, *bytes);
   }
 
+  absl::Status Copy(DomainId domain, GrantRef ref,
+                    std::span<std::byte, grants::kPageSize> to) override {
+    if (absl::Status valid = Check(domain, {&ref, 1}); !valid.ok()) return valid;
+    std::lock_guard lock(mutex_);
+    absl::StatusOr<Reply> reply = connection_->Call(
+        Operation::kCopy, CopyRequest{.domain = domain, .reserved = 0, .ref = ref});
+    if (!reply.ok()) return reply.status();
+    if (reply->body.size() != to.size()) {
+      return absl::InternalError(
+          absl::StrCat("emulated Xen: a copied page has ", reply->body.size(), " bytes"));
+    }
+    std::memcpy(to.data(), reply->body.data(), to.size());
+    return absl::OkStatus();
+  }
+
  private:
   static absl::Status Check(DomainId domain, absl::Span<const GrantRef> refs) {
     if (refs.empty()) return absl::InvalidArgumentError("no grant references to map");

@@ -29,7 +29,8 @@ enum class Operation : uint16_t {
   kUnbind = 9,
   kOpenReleases = 10,
   kListDomains = 11,  // Dom0's socket only
-  kCommand = 32,      // text in, text out; Dom0's socket only
+  kCopy = 12,
+  kCommand = 32,  // text in, text out; Dom0's socket only
 };
 
 constexpr bool IsOneWay(Operation operation) {
@@ -51,6 +52,13 @@ struct MapRequest {
   uint16_t writable;
   uint32_t count;         // grant references that follow
   uint64_t known_memory;  // serial of the memory whose file the caller already has, 0 = none
+};
+
+// Answered with the page's bytes.
+struct CopyRequest {
+  grants::DomainId domain;
+  uint16_t reserved;
+  grants::GrantRef ref;
 };
 
 // Page frames of a domain's memory file, consecutive.

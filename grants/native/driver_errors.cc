@@ -6,6 +6,10 @@
 #include <fstream>
 #include <string>
 
+extern "C" {  // the header does not say so itself
+#include <xengnttab.h>
+}
+
 #include "absl/strings/str_cat.h"
 
 namespace vmsg::grants {
@@ -72,6 +76,23 @@ absl::Status MapError(int error, DomainId domain, size_t pages, std::optional<ui
       return absl::ResourceExhaustedError(absl::StrCat(
           text, "; raise gnttab_max_maptrack_frames on Xen's command line, ",
           LimitText("xen_gntdev", limit), ", this domain's memory or vm.max_map_count"));
+    default:
+      return absl::UnavailableError(text);
+  }
+}
+
+absl::Status CopyError(int status, DomainId domain, GrantRef ref) {
+  const std::string text =
+      absl::StrCat("copy grant ", ref, " of domain ", domain, ": Xen's status ", status);
+  switch (status) {
+    case GNTST_bad_domain:
+      return absl::InvalidArgumentError(absl::StrCat(text, "; the domain does not exist"));
+    case GNTST_bad_gntref:
+    case GNTST_permission_denied:
+    case GNTST_general_error:
+    case GNTST_bad_page:
+      return absl::InvalidArgumentError(
+          absl::StrCat(text, "; the grant is unused or made to another domain"));
     default:
       return absl::UnavailableError(text);
   }

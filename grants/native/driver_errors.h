@@ -23,6 +23,9 @@ absl::Status OpenError(int error, absl::string_view device, absl::string_view mo
 // ResourceExhausted: over a limit, which is named.
 absl::Status MapError(int error, DomainId domain, size_t pages, std::optional<uint64_t> limit);
 
+// Copying grant `ref` of `domain`; `status` is Xen's GNTST_* (xen/grant_table.h), not okay.
+absl::Status CopyError(int status, DomainId domain, GrantRef ref);
+
 // Sharing `pages` pages with `domain`; `limit` is gntalloc's. As MapError.
 absl::Status ShareError(int error, DomainId domain, size_t pages, std::optional<uint64_t> limit);
 

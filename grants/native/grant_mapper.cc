@@ -61,6 +61,28 @@ class NativeGrantMapper final : public GrantMapper {
     return mapping;
   }
 
+  absl::Status Copy(DomainId domain, GrantRef ref, std::span<std::byte, kPageSize> to) override {
+    if (absl::Status checked = CheckDomain(domain); !checked.ok()) return checked;
+    if (ref < kReservedGrantRefs) {
+      return absl::InvalidArgumentError(absl::StrCat("copy grant ", ref, " of domain ", domain,
+                                                     ": reserved by Xen (0..",
+                                                     kReservedGrantRefs - 1, ")"));
+    }
+    xengnttab_grant_copy_segment_t segment = {};
+    segment.source.foreign.ref = ref;
+    segment.source.foreign.domid = domain;
+    segment.dest.virt = to.data();
+    segment.len = kPageSize;
+    segment.flags = GNTCOPY_source_gref;
+    if (xengnttab_grant_copy(handle_.get(), 1, &segment) != 0) {
+      const int error = errno;
+      return absl::UnavailableError(absl::StrCat("copy grant ", ref, " of domain ", domain,
+                                                 ": errno ", error, " from gntdev"));
+    }
+    if (segment.status != GNTST_okay) return CopyError(segment.status, domain, ref);
+    return absl::OkStatus();
+  }
+
  private:
   void Unmap(std::span<std::byte> bytes) override {
     [[maybe_unused]] const int result = xengnttab_unmap(

@@ -3,7 +3,6 @@
 
 #include <fcntl.h>
 #include <liburing.h>
-#include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -16,34 +15,21 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "tests/benchmarks/processors.h"
 
 namespace vmsg::bench {
-namespace {
-
-// Keeps the calling thread on one processor, where there are two.
-void StayOn(int processor) {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  CPU_SET(processor, &set);
-  sched_setaffinity(0, sizeof set, &set);
-}
-
-}  // namespace
-
 absl::StatusOr<absl::Duration> EventfdRoundTrip(uint64_t round_trips) {
   const int there = eventfd(0, EFD_CLOEXEC);
   const int back = eventfd(0, EFD_CLOEXEC);
   if (there < 0 || back < 0) return absl::ErrnoToStatus(errno, "eventfd");
   auto close_both = absl::MakeCleanup([&] { close(there), close(back); });
   // On two processors, as guest and backend are: on one, a switch is all that a round trip costs.
-  cpu_set_t before;
-  sched_getaffinity(0, sizeof before, &before);
-  auto unpin = absl::MakeCleanup([&] { sched_setaffinity(0, sizeof before, &before); });
+  const OnProcessor here(0);
   uint64_t word = 0;
   const pid_t child = fork();
   if (child < 0) return absl::ErrnoToStatus(errno, "fork");
   if (child == 0) {
-    StayOn(1);
+    KeepThreadOn(1);
     const uint64_t one = 1;
     for (uint64_t i = 0; i < round_trips; ++i) {
       if (read(there, &word, sizeof(word)) != sizeof(word)) _exit(1);
@@ -51,7 +37,6 @@ absl::StatusOr<absl::Duration> EventfdRoundTrip(uint64_t round_trips) {
     }
     _exit(0);
   }
-  StayOn(0);
   const uint64_t one = 1;
   const absl::Time start = absl::Now();
   for (uint64_t i = 0; i < round_trips; ++i) {

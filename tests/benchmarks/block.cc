@@ -7,7 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "tests/benchmarks/bare.h"
-#include "tests/benchmarks/median.h"
+#include "tests/benchmarks/figure.h"
 #include "tests/benchmarks/sections.h"
 #include "tests/end-to-end/machine.h"
 

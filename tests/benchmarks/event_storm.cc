@@ -5,7 +5,7 @@
 #include "absl/cleanup/cleanup.h"
 #include "frontend-model/drivers/blk_driver.h"
 #include "frontend-model/hostile/hostile_driver.h"
-#include "tests/benchmarks/median.h"
+#include "tests/benchmarks/figure.h"
 #include "tests/benchmarks/sections.h"
 #include "tests/end-to-end/machine.h"
 #include "tools/vmsg-frontend/latencies.h"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gmock/gmock.h>
 
+#include <array>
 #include <thread>
 
 #include "tests/contract/event_pair.h"
@@ -35,6 +36,17 @@ TEST_F(Faults, MapFailsAtTheEntryAsOftenAsAsked) {
     EXPECT_EQ(xen_->DomainCounts(guest_)->pinned, 0);
     EXPECT_TRUE(mapper->Map(guest_, shared->refs(), Access::kReadWrite).ok());
   }
+}
+
+TEST_F(Faults, MapFailAlsoStrikesACopy) {
+  auto sharer = Sharer();
+  auto mapper = Mapper();
+  auto shared = sharer->Share(0, 1, Access::kReadOnly);
+  std::array<std::byte, grants::kPageSize> page;
+  Inject({"map-fail", Guest(), "0"});
+  const absl::Status status = mapper->Copy(guest_, shared->refs()[0], page);
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+  EXPECT_TRUE(mapper->Copy(guest_, shared->refs()[0], page).ok());
 }
 
 TEST_F(Faults, MapFailLeavesShorterRequestsAndOtherDomainsAlone) {

@@ -71,7 +71,7 @@ TEST_P(WalkDirectoryOfSize, GivesTheListInOrder) {
   ASSERT_EQ(mapper.calls().size(), directory.size());
   for (size_t i = 0; i < directory.size(); ++i) {
     EXPECT_EQ(mapper.calls()[i].refs, std::vector<GrantRef>{directory[i]});
-    EXPECT_EQ(mapper.calls()[i].access, Access::kReadOnly);
+    EXPECT_TRUE(mapper.calls()[i].copy);
   }
   EXPECT_EQ(mapper.live_mappings(), 0u);
 }

@@ -8,6 +8,10 @@
 #include <initializer_list>
 #include <string>
 
+extern "C" {  // the header does not say so itself
+#include <xengnttab.h>
+}
+
 namespace vmsg::grants {
 namespace {
 
@@ -56,6 +60,16 @@ TEST(EventError, NoSuchPort) {
     ExpectStatus(EventError(error, "bind event channel 5 of domain 3"),
                  absl::StatusCode::kInvalidArgument, {"bind event channel 5"});
   }
+}
+
+TEST(CopyError, ARefusedGrantAndAMissingDomainAreToldApart) {
+  ExpectStatus(CopyError(GNTST_bad_gntref, 7, 12), absl::StatusCode::kInvalidArgument,
+               {"copy grant 12 of domain 7", "unused or made to another domain"});
+  ExpectStatus(CopyError(GNTST_permission_denied, 7, 12), absl::StatusCode::kInvalidArgument,
+               {"unused or made to another domain"});
+  ExpectStatus(CopyError(GNTST_bad_domain, 7, 12), absl::StatusCode::kInvalidArgument,
+               {"domain 7", "does not exist"});
+  ExpectStatus(CopyError(GNTST_eagain, 7, 12), absl::StatusCode::kUnavailable, {"status -12"});
 }
 
 TEST(EventError, OutOfPorts) {

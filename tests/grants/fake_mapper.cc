@@ -5,7 +5,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdlib>
+#include <cstring>
 #include <numeric>
 
 #include "absl/strings/str_cat.h"
@@ -70,25 +72,40 @@ absl::StatusOr<GrantMapping> FakeMapper::Map(DomainId domain, absl::Span<const G
     }
     i += run;
   }
-  live_[base] = Live{refs.size(), refs[0]};
+  live_[base] = refs.size();
   return GrantMapping(this, {base, bytes});
+}
+
+absl::Status FakeMapper::Copy(DomainId domain, GrantRef ref, std::span<std::byte, kPageSize> to) {
+  calls_.push_back(Call{{ref}, Access::kReadOnly, /*copy=*/true});
+  if (fail_call == calls_.size() - 1) return absl::UnavailableError("injected");
+  const auto grant = grants_.find(ref);
+  if (domain != kGuest || grant == grants_.end()) {
+    return absl::InvalidArgumentError(absl::StrCat("unused ", ref));
+  }
+  // By words, as a guest's thread may write it meanwhile.
+  auto* const words = reinterpret_cast<uint32_t*>(view_ + grant->second * kPageSize);
+  for (size_t i = 0; i < kPageSize / sizeof(uint32_t); ++i) {
+    const uint32_t word = std::atomic_ref<uint32_t>(words[i]).load(std::memory_order_relaxed);
+    memcpy(to.data() + i * sizeof(word), &word, sizeof(word));
+  }
+  if (after_copy) after_copy(ref);
+  return absl::OkStatus();
 }
 
 void FakeMapper::Unmap(std::span<std::byte> bytes) {
   const auto live = live_.find(bytes.data());
-  if (live == live_.end() || live->second.pages * kPageSize != bytes.size()) {
+  if (live == live_.end() || live->second * kPageSize != bytes.size()) {
     ++wrong_unmaps_;
     return;
   }
-  const GrantRef first = live->second.first;
   live_.erase(live);
   munmap(bytes.data(), bytes.size());
-  if (after_copy) after_copy(first);
 }
 
 size_t FakeMapper::live_pages() const {
   return std::accumulate(live_.begin(), live_.end(), size_t{0},
-                         [](size_t sum, const auto& entry) { return sum + entry.second.pages; });
+                         [](size_t sum, const auto& entry) { return sum + entry.second; });
 }
 
 std::span<std::byte> PutDirectory(FakeMapper& mapper, std::span<const GrantRef> directory,

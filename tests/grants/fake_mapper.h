@@ -33,14 +33,16 @@ class FakeMapper final : public GrantMapper {
 
   absl::StatusOr<GrantMapping> Map(DomainId domain, absl::Span<const GrantRef> refs,
                                    Access access) override;
+  absl::Status Copy(DomainId domain, GrantRef ref, std::span<std::byte, kPageSize> to) override;
 
   // Faults and hooks.
-  std::optional<size_t> fail_call;           // this call of Map (0 = the next first one) fails
-  std::function<void(GrantRef)> after_copy;  // runs when a mapping that starts with ref is unmapped
+  std::optional<size_t> fail_call;           // this call of Map or Copy (0 = the first one) fails
+  std::function<void(GrantRef)> after_copy;  // runs when ref has been copied
 
   struct Call {
     std::vector<GrantRef> refs;
     Access access;
+    bool copy = false;
   };
   const std::vector<Call>& calls() const { return calls_; }
   size_t live_mappings() const { return live_.size(); }
@@ -49,10 +51,6 @@ class FakeMapper final : public GrantMapper {
   size_t wrong_unmaps() const { return wrong_unmaps_; }
 
  private:
-  struct Live {
-    size_t pages;
-    GrantRef first;
-  };
   void Unmap(std::span<std::byte> bytes) override;
 
   int memory_ = -1;
@@ -61,7 +59,7 @@ class FakeMapper final : public GrantMapper {
   std::map<GrantRef, size_t> grants_;
   GrantRef next_fresh_ = 1u << 20;
   std::vector<Call> calls_;
-  std::map<std::byte*, Live> live_;
+  std::map<std::byte*, size_t> live_;  // pages, by first byte
   size_t wrong_unmaps_ = 0;
 };
 

@@ -36,6 +36,11 @@ class PageMapper final : public grants::GrantMapper {
     return MapPages(refs.size());
   }
 
+  absl::Status Copy(grants::DomainId, grants::GrantRef,
+                    std::span<std::byte, grants::kPageSize>) override {
+    return absl::UnimplementedError("no test of queues copies pages");
+  }
+
  private:
   void Unmap(std::span<std::byte> bytes) override {
     mprotect(bytes.data(), bytes.size(), PROT_NONE);

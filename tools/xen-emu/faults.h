@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // What goes wrong because a test asked for it. `xen-emu fault --dir D <name> [args]`:
 //
-//   map-fail <domid> <entry> [times]   a request to map that domain's grants fails at this entry
-//                                      (the first is 0), as if it were refused; requests without
-//                                      that entry are left alone
+//   map-fail <domid> <entry> [times]   a request to map or copy that domain's grants fails at this
+//                                      entry (the first is 0), as if it were refused; requests
+//                                      without that entry are left alone
 //   share-fail <domid> [times]         that domain's next requests to grant pages fail
 //   bind-fail <domid> [times]          that domain's next BindInterdomain fail
 //   lose-events <domid> <port> <n>     the next n events sent to that port are lost

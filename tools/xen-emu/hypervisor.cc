@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/xen-emu/hypervisor.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
@@ -45,6 +47,8 @@ absl::StatusOr<Answer> Hypervisor::Serve(OpenHandle& handle, Operation operation
   switch (operation) {
     case Operation::kMap:
       return Map(handle, body);
+    case Operation::kCopy:
+      return Copy(handle, body);
     case Operation::kShare:
       return Share(handle, body);
     case Operation::kUnmap:
@@ -126,6 +130,34 @@ absl::StatusOr<Answer> Hypervisor::Map(OpenHandle& handle, std::span<const std::
     answer.fds[0] = of->memory->file(request.writable != 0).get();
   }
   handle.mappings[next_id_++] = {.of = of, .refs = std::move(refs)};
+  return answer;
+}
+
+absl::StatusOr<Answer> Hypervisor::Copy(const OpenHandle& handle, std::span<const std::byte> body) {
+  CopyRequest request{};
+  if (absl::Status status = Parse(body, &request); !status.ok()) return status;
+  const std::shared_ptr<Domain> of = domains_.FindWithZombies(request.domain);
+  if (of == nullptr) {
+    return absl::InvalidArgumentError(absl::StrCat("domain ", request.domain, " does not exist"));
+  }
+  uint32_t unused = 0;
+  if (faults_.Strike(Faults::Kind::kMapFail, of->id, 1, &unused)) {
+    return absl::InvalidArgumentError("refused by fault map-fail");
+  }
+  absl::Status allowed = of->grants.Check(request.ref, handle.domain->id, /*writable=*/false);
+  if (!allowed.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("grant ", request.ref, " of domain ", of->id,
+                                                   " does not copy: ", allowed.message()));
+  }
+  Answer answer;
+  answer.body.resize(grants::kPageSize);
+  const auto start = static_cast<off_t>(of->grants.frame(request.ref) * grants::kPageSize);
+  const ssize_t got = pread(of->memory->file(/*writable=*/false).get(), answer.body.data(),
+                            answer.body.size(), start);
+  if (got != static_cast<ssize_t>(answer.body.size())) {
+    return absl::InternalError(absl::StrCat("reading frame ", of->grants.frame(request.ref),
+                                            " of domain ", of->id, " gave ", got, " bytes"));
+  }
   return answer;
 }
 

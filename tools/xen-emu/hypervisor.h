@@ -78,6 +78,7 @@ class Hypervisor {
 
  private:
   absl::StatusOr<Answer> Map(OpenHandle& handle, std::span<const std::byte> body);
+  absl::StatusOr<Answer> Copy(const OpenHandle& handle, std::span<const std::byte> body);
   absl::StatusOr<Answer> Share(OpenHandle& handle, std::span<const std::byte> body);
   absl::StatusOr<Answer> OpenEvents(OpenHandle& handle);
   absl::StatusOr<Answer> OpenReleases(OpenHandle& handle);

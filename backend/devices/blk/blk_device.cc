@@ -19,6 +19,9 @@ constexpr uint32_t kSlotsPerBlock = 16;
 // A turn of a queue ends with the request that reaches this, so that copying, clearing and pinning
 // its pages keeps the other guests of the thread waiting for a bounded time.
 constexpr uint64_t kBytesPerTurn = 8 << 20;
+// The kernel is given this many requests at once, so that the disk works on the first while the
+// rest of a turn is taken.
+constexpr uint32_t kRequestsPerSubmit = 8;
 // A failed read clears up to this much of its buffer, so that the used length can cover the status
 // byte without vouching for bytes that nobody wrote. A larger one reports length 0.
 constexpr uint64_t kMaxClearedBytes = 1 << 20;
@@ -108,6 +111,7 @@ bool BlkDevice::OnQueue(uint32_t queue, uint32_t budget) {
     if (!chain->has_value()) break;
     bytes += (*chain)->readable_bytes + (*chain)->writable_bytes;
     Execute(queue, split_queue, *std::move(*chain));
+    if (taken % kRequestsPerSubmit == kRequestsPerSubmit - 1) io_->Submit();
   }
   if (taken > 0) io_->Submit();
   const bool more = failure.ok() && split_queue->HasAvailable();

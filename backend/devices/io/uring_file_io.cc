@@ -188,10 +188,12 @@ class UringFileIo final : public AsyncFileIo, public Poller {
     AnnounceCompletions(true);
     loop_->AddPoller(this);
     (void)loop_->Watch(event_fd_.get(), EPOLLIN, [this](uint32_t) {
-      eventfd_t ignored;
-      (void)eventfd_read(event_fd_.get(), &ignored);
       loop_->Activate(this);
       Poll();
+      // Last, so that what completed before Poll stopped the announcements does not wake us again.
+      // Nothing is lost: before we sleep, PrepareToSleep looks at the completion queue.
+      eventfd_t ignored;
+      (void)eventfd_read(event_fd_.get(), &ignored);
     });
   }
 

@@ -17,7 +17,7 @@ namespace vmsg::testing {
 struct MapperHooks {
   std::mutex mutex;
   // Run on the calling thread before the call, without the mutex. May block.
-  std::function<void(grants::DomainId)> before_map;  // guarded by mutex
+  std::function<void(grants::DomainId)> before_map;  // of Map and Copy; guarded by mutex
   std::function<void()> before_unmap;                // guarded by mutex
   size_t mapped_pages = 0;                           // guarded by mutex
 
@@ -43,12 +43,7 @@ class HookedMapper final : public grants::GrantMapper {
   absl::StatusOr<grants::GrantMapping> Map(grants::DomainId domain,
                                            absl::Span<const grants::GrantRef> refs,
                                            grants::Access access) override {
-    std::function<void(grants::DomainId)> hook;
-    {
-      std::lock_guard lock(hooks_->mutex);
-      hook = hooks_->before_map;
-    }
-    if (hook) hook(domain);
+    RunBefore(domain);
     absl::StatusOr<grants::GrantMapping> mapping = real_->Map(domain, refs, access);
     if (!mapping.ok()) return mapping.status();
     const std::span<std::byte> bytes = mapping->bytes();
@@ -58,7 +53,22 @@ class HookedMapper final : public grants::GrantMapper {
     return grants::GrantMapping(this, bytes);
   }
 
+  absl::Status Copy(grants::DomainId domain, grants::GrantRef ref,
+                    std::span<std::byte, grants::kPageSize> to) override {
+    RunBefore(domain);
+    return real_->Copy(domain, ref, to);
+  }
+
  private:
+  void RunBefore(grants::DomainId domain) {
+    std::function<void(grants::DomainId)> hook;
+    {
+      std::lock_guard lock(hooks_->mutex);
+      hook = hooks_->before_map;
+    }
+    if (hook) hook(domain);
+  }
+
   void Unmap(std::span<std::byte> bytes) override {
     std::function<void()> hook;
     {
