@@ -31,6 +31,10 @@ constexpr int64_t kBusyEpollIntervalNs = 50'000;
 // Least spin budget, as a part of the largest: below it a hit could never be seen again.
 constexpr int64_t kLeastSpinFraction = 16;
 
+// A poller's idle turn takes a tenth of a microsecond, and reading the clock may take a system call
+// (on a PV domain's clock it does).
+constexpr int64_t kIdleTurnsPerReading = 16;
+
 int64_t MonotonicNs() {
   timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
@@ -124,22 +128,24 @@ class EpollLoop : public ThreadLoop {
     auto known = pollers_.find(poller);
     if (known == pollers_.end() || known->second) return;
     known->second = true;
-    active_.push_back({poller, MonotonicNs()});
+    active_.push_back({poller, 0});
   }
 
   void Run() override {
-    last_epoll_ns_ = MonotonicNs();
+    now_ns_ = last_epoll_ns_ = MonotonicNs();
     while (!stop_.load(std::memory_order_acquire)) {
       BeginTurn();
       if (has_posted_.load(std::memory_order_acquire)) RunPosted();
-      if (!timers_.empty()) RunTimers();
+      if (now_ns_ != 0 && !timers_.empty()) RunTimers(now_ns_);
       if (active_.empty()) {
         Sleep();
         continue;
       }
-      PollActive();
-      const int64_t now = MonotonicNs();
-      if (!active_.empty() && now - last_epoll_ns_ >= kBusyEpollIntervalNs) Dispatch(0);
+      const bool hit = PollActive();
+      now_ns_ = 0;
+      if (!hit && idle_turns_ % kIdleTurnsPerReading != 0) continue;
+      now_ns_ = MonotonicNs();
+      if (!active_.empty() && now_ns_ - last_epoll_ns_ >= kBusyEpollIntervalNs) Dispatch(0);
     }
     stop_.store(false, std::memory_order_relaxed);
   }
@@ -174,7 +180,7 @@ class EpollLoop : public ThreadLoop {
   };
   struct Active {
     Poller* poller;
-    int64_t last_hit_ns;
+    int64_t idle_since_ns;  // 0: not idle, or idle since the last reading of the clock
   };
 
   static uint64_t Key(int fd, uint32_t generation) {
@@ -206,8 +212,7 @@ class EpollLoop : public ThreadLoop {
     running_.clear();
   }
 
-  void RunTimers() {
-    const int64_t now = MonotonicNs();
+  void RunTimers(int64_t now) {
     // A timer that a callback adds is looked at in the next turn, so that it cannot keep us here.
     const TimerId last = last_timer_;
     while (!timers_.empty()) {
@@ -220,39 +225,44 @@ class EpollLoop : public ThreadLoop {
     }
   }
 
-  // One turn over what is active. A poller that found nothing for the budget's time arms its
-  // notifications and leaves the list, also while others are busy, so that a loop's turn costs what
-  // its busy guests cost.
-  void PollActive() {
+  // One turn over what is active; true when there was anything to do. A poller that found nothing
+  // for the budget's time arms its notifications and leaves the list, also while others are busy,
+  // so that a loop's turn costs what its busy guests cost.
+  bool PollActive() {
     bool hit = false;
     const size_t count = active_.size();
-    int64_t now = 0;  // read when it is first needed
     for (size_t i = 0; i < count; ++i) {
       Poller* poller = active_[i].poller;
       if (poller == nullptr) continue;
       if (poller->Poll()) {
-        now = MonotonicNs();
-        if (idle_turns_ > 0) budget_ns_ = std::min(max_spin_ns_, 2 * budget_ns_);
-        idle_turns_ = 0;
-        active_[i].last_hit_ns = now;
+        active_[i].idle_since_ns = 0;
         hit = true;
         continue;
       }
-      if (active_[i].poller == nullptr) continue;
-      if (now == 0) now = MonotonicNs();
-      if (now - active_[i].last_hit_ns < budget_ns_) continue;
+      if (active_[i].poller == nullptr || !SpunEnough(active_[i])) continue;
       if (poller->PrepareToSleep()) {
-        active_[i].last_hit_ns = now;
+        active_[i].idle_since_ns = 0;
       } else if (active_[i].poller != nullptr) {
         pollers_[poller] = false;
         active_[i].poller = nullptr;
       }
     }
     std::erase_if(active_, [](const Active& active) { return active.poller == nullptr; });
-    if (!hit) {
+    if (hit) {
+      if (idle_turns_ > 0) budget_ns_ = std::min(max_spin_ns_, 2 * budget_ns_);
+      idle_turns_ = 0;
+    } else {
       ++idle_turns_;
       CpuRelax();
     }
+    return hit;
+  }
+
+  bool SpunEnough(Active& idle) const {
+    if (budget_ns_ == 0) return true;
+    if (now_ns_ == 0) return false;
+    if (idle.idle_since_ns == 0) idle.idle_since_ns = now_ns_;
+    return now_ns_ - idle.idle_since_ns >= budget_ns_;
   }
 
   // Nothing is active. Spinning that led here found nothing, so the next one is shorter; when the
@@ -262,7 +272,7 @@ class EpollLoop : public ThreadLoop {
     if (spun) budget_ns_ = std::max(max_spin_ns_ / kLeastSpinFraction, budget_ns_ / 2);
     idle_turns_ = 0;
     int timeout_ms = -1;
-    const int64_t start = MonotonicNs();
+    const int64_t start = spun || !timers_.empty() ? MonotonicNs() : 0;
     if (!timers_.empty()) {
       const int64_t wait = std::max<int64_t>(0, timers_.begin()->first.first - start);
       timeout_ms = static_cast<int>(std::min<int64_t>((wait + 999'999) / 1'000'000, 3'600'000));
@@ -278,7 +288,7 @@ class EpollLoop : public ThreadLoop {
     if (timeout_ms != 0) ShowSleeping(true);
     const int count = epoll_wait(epoll_.get(), events, kEventsPerWait, timeout_ms);
     if (timeout_ms != 0) ShowSleeping(false);
-    last_epoll_ns_ = MonotonicNs();
+    now_ns_ = last_epoll_ns_ = MonotonicNs();
     for (int i = 0; i < count; ++i) {
       if (events[i].data.u64 == kWakeKey) {
         uint64_t value;
@@ -312,6 +322,7 @@ class EpollLoop : public ThreadLoop {
   std::vector<Active> active_;
   int64_t idle_turns_ = 0;  // turns since the last hit
   int64_t last_epoll_ns_ = 0;
+  int64_t now_ns_ = 0;  // read at the end of the turn before; 0: was not
 
   std::mutex mutex_;
   std::vector<absl::AnyInvocable<void()>> posted_;  // guarded by mutex_

@@ -185,10 +185,10 @@ absl::StatusOr<bool> FrontendBus::PrepareToSleep() {
   return any;
 }
 
-absl::Status FrontendBus::Sleep(Deadline deadline) {
+absl::Status FrontendBus::Sleep(int timeout_ms) {
   absl::InlinedVector<pollfd, 4> fds;
   for (const FdSource& source : fds_) fds.push_back({.fd = source.fd, .events = POLLIN});
-  absl::Status slept = link_.Sleep(deadline, std::span(fds.data(), fds.size()));
+  absl::Status slept = link_.Sleep(timeout_ms, std::span(fds.data(), fds.size()));
   if (!slept.ok()) return slept;
   for (const pollfd& ready : fds) {
     if (ready.revents == 0) continue;
@@ -228,7 +228,7 @@ absl::Status FrontendBus::WaitUntil(absl::FunctionRef<bool()> done, Deadline dea
     // done() may have submitted: nothing may wait unsent while we sleep.
     if (more.ok() && !*more) more = Poll();
     absl::Status slept = more.status();
-    if (more.ok() && !*more) slept = Sleep(deadline);
+    if (more.ok() && !*more) slept = Sleep(PollTimeout(deadline, now));
     if (!slept.ok()) {
       Fail(slept);
       continue;  // Poll reports it, after done() had its chance

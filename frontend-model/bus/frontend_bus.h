@@ -150,7 +150,7 @@ class FrontendBus {
   absl::Status SendBacklog();
   absl::StatusOr<bool> PushAvail(const PendingAvail& avail);
   absl::StatusOr<bool> PrepareToSleep();
-  absl::Status Sleep(Deadline deadline);
+  absl::Status Sleep(int timeout_ms);
   std::vector<FdSource>::iterator FindFd(int fd);
 
   const wire::Profile& profile_ = wire::Profile::V1();

@@ -60,12 +60,12 @@ absl::StatusOr<bool> RingLink::Arm() {
   return in_.Arm();
 }
 
-absl::Status RingLink::Sleep(Deadline deadline, std::span<pollfd> others) {
+absl::Status RingLink::Sleep(int timeout_ms, std::span<pollfd> others) {
   absl::InlinedVector<pollfd, 4> fds;
   fds.push_back({.fd = events_->fd(), .events = POLLIN});
   fds.insert(fds.end(), others.begin(), others.end());
   ++sleeps_;
-  const int ready = ::poll(fds.data(), fds.size(), PollTimeout(deadline));
+  const int ready = ::poll(fds.data(), fds.size(), timeout_ms);
   if (ready < 0 && errno != EINTR) return absl::ErrnoToStatus(errno, "poll on the event channel");
   for (size_t i = 0; i < others.size(); ++i) {
     others[i].revents = ready > 0 ? fds[i + 1].revents : short{0};

@@ -13,7 +13,6 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "frontend-model/bus/deadline.h"
 #include "grants/event_channels.h"
 #include "virtio-msg/codec.h"
 #include "virtio-msg/flex_ring.h"
@@ -51,9 +50,9 @@ class RingLink {
   // Takes and unmasks the event that ended the last sleep, then asks for one at the next record.
   // True: one came meanwhile.
   absl::StatusOr<bool> Arm();
-  // Sleeps until an event, one of `others` or the deadline. The event is left for Arm, so that what
-  // it announced is answered first: taking and unmasking it costs system calls.
-  absl::Status Sleep(Deadline deadline, std::span<pollfd> others);
+  // Sleeps until an event, one of `others` or for `timeout_ms` (poll(2)'s). The event is left for
+  // Arm, so that what it announced is answered first: taking and unmasking it costs system calls.
+  absl::Status Sleep(int timeout_ms, std::span<pollfd> others);
 
   // An event, whether the peer asked for one or not.
   absl::Status Kick() { return Notify(); }

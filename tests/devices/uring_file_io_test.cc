@@ -68,6 +68,24 @@ TEST_F(UringFileIoTest, MorePiecesThanOneCallTakes) {
   EXPECT_EQ(bytes, TempDir::Content(path));
 }
 
+// A loop that a completion woke once more for nothing would also spin for nothing.
+TEST_F(UringFileIoTest, ACompletionWakesTheLoopOnce) {
+  int ends[2];
+  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+  const backend::UniqueFd out(ends[0]);
+  const backend::UniqueFd in(ends[1]);
+  char byte = 0;
+  iovec piece{&byte, 1};
+  Operation read;
+  io_->Readv(&read, out.get(), &piece, 1, 0);
+  io_->Submit();
+  ASSERT_TRUE(loop_.Settle()) << "it sleeps until the pipe has something";
+  ASSERT_EQ(write(in.get(), "x", 1), 1);
+  ASSERT_TRUE(loop_.RunUntil([&] { return read.ended(); }));
+  EXPECT_EQ(byte, 'x');
+  EXPECT_FALSE(loop_.Turn());
+}
+
 // What a guest that took over the process would like to do with a ring: a seccomp filter does not
 // see it.
 TEST_F(UringFileIoTest, ARingDoesNothingBesidesFileIo) {

@@ -45,6 +45,14 @@ TEST_F(BlkDeviceTest, ABatchIsOneSubmissionAndItsCompletionsNotify) {
   EXPECT_GE(rig->notified(0), 1);
 }
 
+// So that the disk works on the first while the rest is taken.
+TEST_F(BlkDeviceTest, ALargeBatchIsSubmittedInParts) {
+  for (int i = 0; i < 20; ++i) Submit(wire::kBlkRequestIn, 0, {{kData, 512, true}});
+  rig->Kick(0);
+  EXPECT_EQ(io.pending(), 20u);
+  EXPECT_EQ(io.submits, 3);
+}
+
 TEST_F(BlkDeviceTest, TheBudgetIsKept) {
   for (int i = 0; i < 5; ++i) Submit(wire::kBlkRequestIn, i, {{kData, 512, true}});
   EXPECT_TRUE(rig->Kick(0, 2));
