@@ -58,10 +58,12 @@ class GrantMapper {
   virtual absl::StatusOr<GrantMapping> Map(DomainId domain, absl::Span<const GrantRef> refs,
                                            Access access) = 0;
 
-  // Copies the page that `domain` granted as `ref` into private memory, which is a quarter of what
-  // mapping and unmapping it costs on Xen. Another processor of the guest may write meanwhile: the
-  // copy is then of no one moment, but does not change any more. InvalidArgument and Unavailable as
-  // Map; a read-only grant will do.
+  // Copies the page that `domain` granted as `ref`, for reading too, into private memory: one
+  // hypercall, where mapping and unmapping it takes several times as long. The guest may write
+  // meanwhile: the copy is then of no one moment, but does not change any more.
+  // InvalidArgument: a reserved ref, a domid that is none, or Xen refused (a ref unused or granted
+  //   to another domain; the domain does not exist).
+  // Unavailable: it did not work, and may later.
   virtual absl::Status Copy(DomainId domain, GrantRef ref, std::span<std::byte, kPageSize> to) = 0;
 
  private:

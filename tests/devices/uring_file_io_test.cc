@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <filesystem>
 #include <fstream>
@@ -274,6 +275,39 @@ TEST_F(UringFileIoTest, ACompletionMayStartTheNextOperation) {
   io_->Readv(&chained, fd.get(), &chained.piece, 1, 0);
   io_->Submit();
   EXPECT_TRUE(loop_.RunUntil([&] { return chained.left == 0; }));
+}
+
+// Whether a thread of this process waits in the kernel for completions.
+bool WaitsForCompletions(pid_t thread) {
+  std::ifstream call("/proc/self/task/" + std::to_string(thread) + "/syscall");
+  std::string number;
+  call >> number;
+  return number == std::to_string(__NR_io_uring_enter);
+}
+
+// The kernel may write to a buffer until its read has ended.
+TEST_F(UringFileIoTest, DestructionWaitsForWhatIsInFlight) {
+  int ends[2];
+  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+  const backend::UniqueFd out(ends[0]);
+  const backend::UniqueFd in(ends[1]);
+  char byte = 0;
+  iovec piece{&byte, 1};
+  Operation read;
+  io_->Readv(&read, out.get(), &piece, 1, 0);
+  io_->Submit();
+  std::atomic<bool> returned = false;
+  bool written = false;
+  std::thread writer([&, destroyer = gettid()] {
+    while (!returned && !WaitsForCompletions(destroyer)) std::this_thread::yield();
+    if (!returned) written = write(in.get(), "x", 1) == 1;
+  });
+  io_.reset();
+  returned = true;
+  writer.join();
+  EXPECT_TRUE(written) << "it did not wait";
+  EXPECT_EQ(byte, 'x');
+  EXPECT_FALSE(read.ended());
 }
 
 TEST_F(UringFileIoTest, DestructionWaitsForTheKernelAndCallsNothing) {

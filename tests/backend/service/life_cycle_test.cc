@@ -186,10 +186,11 @@ TEST_F(LifeCycleTest, PortThatIsNotOursIsRefusedByName) {
   WaitFor(bus, "state", "2");
   // Everything right but the port.
   ASSERT_TRUE(xen_->Fault({"bind-fail", "0", "1"}).ok());
-  auto connection = Connect(guest);
+  auto connection = Connect(guest, 0, 1500);
   EXPECT_THAT(connection.status().message(), HasSubstr("event-channel"));
   EXPECT_EQ(platform_->hooks->MappedPages(), 0u);
-  auto again = Connect(guest);
+  // Most of the guest's budget, and it is whole again.
+  auto again = Connect(guest, 0, 1500);
   EXPECT_TRUE(again.ok()) << again.status();
 }
 

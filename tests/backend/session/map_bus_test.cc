@@ -12,6 +12,9 @@
 #include <thread>
 #include <vector>
 
+#include "backend/runtime/event_loop.h"
+#include "backend/session/worker_pool.h"
+#include "backend/session/worker_window_mapper.h"
 #include "tests/grants/fake_mapper.h"
 #include "virtio-msg/flex_ring.h"
 
@@ -139,6 +142,32 @@ TEST_F(WindowBudgetTest, BudgetIsGivenBackWhenMappingFails) {
     mapper_.fail_call = call;
     EXPECT_FALSE(MapWindow(40).ok());
     EXPECT_EQ(budget_.left(), 64u);
+    EXPECT_EQ(mapper_.live_mappings(), 0u);
+  }
+}
+
+// Else a guest that extends and withdraws its window has none left one day.
+TEST_F(WindowBudgetTest, AnExtensionThatIsUnmappedGivesItsPagesBack) {
+  PutWindow(40);
+  const auto budget = std::make_shared<PageBudget>(64);
+  const std::unique_ptr<ThreadLoop> loop = NewEpollLoop(absl::ZeroDuration());
+  WorkerPool workers;
+  const std::unique_ptr<WindowMapper> extensions =
+      NewWorkerWindowMapper({.workers = workers,
+                             .lane = 1,
+                             .mapper = mapper_,
+                             .frontend = FakeMapper::kGuest,
+                             .budget = budget,
+                             .loop = *loop});
+  for (int round = 0; round < 3; ++round) {
+    extensions->Map(50, 40, [&](absl::StatusOr<grants::GrantMapping> mapping) {
+      EXPECT_TRUE(mapping.ok()) << round << ": " << mapping.status();
+      if (!mapping.ok()) return loop->Stop();
+      EXPECT_EQ(budget->left(), 24u);
+      extensions->Unmap(*std::move(mapping), [&] { loop->Stop(); });
+    });
+    loop->Run();
+    EXPECT_EQ(budget->left(), 64u);
     EXPECT_EQ(mapper_.live_mappings(), 0u);
   }
 }
