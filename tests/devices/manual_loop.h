@@ -77,6 +77,13 @@ class ManualLoop final : public backend::EventLoop {
     return worked;
   }
 
+  // One look of each poller, without descriptors and without going to sleep.
+  void Look() {
+    for (auto [poller, active] : std::map(pollers_)) {
+      if (pollers_.contains(poller)) poller->Poll();
+    }
+  }
+
   // Turns until `done`, waiting for descriptors; false: nothing happened for ten seconds.
   template <class Done>
   bool RunUntil(Done done) {

@@ -169,7 +169,8 @@ TEST_F(UringFileIoTest, ALargeTransferIsDoneInParts) {
   std::vector<iovec> lent = pieces;
   io_->Readv(&read, fd.get(), lent.data(), lent.size(), 0);
   io_->Submit();
-  ASSERT_TRUE(loop_.RunUntil([&] { return read.transferred > 0; }));
+  // A look that ends a part only starts the next one; a whole turn may look twice.
+  while (read.transferred == 0) loop_.Look();
   EXPECT_LE(read.transferred, 4 << 20);
   ASSERT_TRUE(loop_.RunUntil([&] { return read.ended(); }));
   EXPECT_EQ(read.result, static_cast<int64_t>(kBytes));

@@ -106,15 +106,26 @@ class Machine:
                     file.write(chunk)
         self._ask("cont")
 
+    def comes_up(self, seconds):
+        """Whether Dom0's init is there by then, waiting to be told to run the script."""
+        if not self.ready:
+            self.ready = READY in self.lines(time.monotonic() + seconds)
+        return self.ready
+
+    def registers(self):
+        """Where each processor is, twice, a second apart: the same if it hangs there."""
+        said = []
+        for pause in (1, 0):
+            said.append(self._ask("human-monitor-command", **{"command-line": "info registers -a"}))
+            time.sleep(pause)
+        return "\n".join(said)
+
     def run_script(self, seconds):
         """Runs the script; yields its lines. After it `self.status` is its exit status, None when
         the time was over or QEMU ended."""
         deadline = time.monotonic() + seconds
         self.status = None
-        if not self.ready:
-            for line in self.lines(deadline):
-                if line == READY:
-                    break
+        self.comes_up(seconds)
         self.serial.sendall(b"go\n")
         self.ready, status = False, None
         for line in self.lines(deadline):
