@@ -18,6 +18,7 @@
 #include "tests/benchmarks/processors.h"
 
 namespace vmsg::bench {
+
 absl::StatusOr<absl::Duration> EventfdRoundTrip(uint64_t round_trips) {
   const int there = eventfd(0, EFD_CLOEXEC);
   const int back = eventfd(0, EFD_CLOEXEC);

@@ -69,21 +69,33 @@ TEST_F(UringFileIoTest, MorePiecesThanOneCallTakes) {
   EXPECT_EQ(bytes, TempDir::Content(path));
 }
 
-// A loop that a completion woke once more for nothing would also spin for nothing.
-TEST_F(UringFileIoTest, ACompletionWakesTheLoopOnce) {
-  int ends[2];
-  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
-  const backend::UniqueFd out(ends[0]);
-  const backend::UniqueFd in(ends[1]);
+// A read of one byte of a pipe: in flight until the test ends it.
+struct HeldRead : Operation {
+  HeldRead() {
+    int ends[2];
+    EXPECT_EQ(pipe2(ends, O_CLOEXEC), 0);
+    out = backend::UniqueFd(ends[0]);
+    in = backend::UniqueFd(ends[1]);
+  }
+  void Start(backend::AsyncFileIo& io) {
+    io.Readv(this, out.get(), &piece, 1, 0);
+    io.Submit();
+  }
+  bool End() { return write(in.get(), "x", 1) == 1; }
+
+  backend::UniqueFd out, in;
   char byte = 0;
   iovec piece{&byte, 1};
-  Operation read;
-  io_->Readv(&read, out.get(), &piece, 1, 0);
-  io_->Submit();
+};
+
+// A loop that a completion woke once more for nothing would also spin for nothing.
+TEST_F(UringFileIoTest, ACompletionWakesTheLoopOnce) {
+  HeldRead read;
+  read.Start(*io_);
   ASSERT_TRUE(loop_.Settle()) << "it sleeps until the pipe has something";
-  ASSERT_EQ(write(in.get(), "x", 1), 1);
+  ASSERT_TRUE(read.End());
   ASSERT_TRUE(loop_.RunUntil([&] { return read.ended(); }));
-  EXPECT_EQ(byte, 'x');
+  EXPECT_EQ(read.byte, 'x');
   EXPECT_FALSE(loop_.Turn());
 }
 
@@ -170,7 +182,7 @@ TEST_F(UringFileIoTest, ALargeTransferIsDoneInParts) {
   io_->Readv(&read, fd.get(), lent.data(), lent.size(), 0);
   io_->Submit();
   // A look that ends a part only starts the next one; a whole turn may look twice.
-  while (read.transferred == 0) loop_.Look();
+  while (read.transferred == 0 && !read.ended()) loop_.Look();
   EXPECT_LE(read.transferred, 4 << 20);
   ASSERT_TRUE(loop_.RunUntil([&] { return read.ended(); }));
   EXPECT_EQ(read.result, static_cast<int64_t>(kBytes));
@@ -288,26 +300,19 @@ bool WaitsForCompletions(pid_t thread) {
 
 // The kernel may write to a buffer until its read has ended.
 TEST_F(UringFileIoTest, DestructionWaitsForWhatIsInFlight) {
-  int ends[2];
-  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
-  const backend::UniqueFd out(ends[0]);
-  const backend::UniqueFd in(ends[1]);
-  char byte = 0;
-  iovec piece{&byte, 1};
-  Operation read;
-  io_->Readv(&read, out.get(), &piece, 1, 0);
-  io_->Submit();
+  HeldRead read;
+  read.Start(*io_);
   std::atomic<bool> returned = false;
   bool written = false;
   std::thread writer([&, destroyer = gettid()] {
     while (!returned && !WaitsForCompletions(destroyer)) std::this_thread::yield();
-    if (!returned) written = write(in.get(), "x", 1) == 1;
+    if (!returned) written = read.End();
   });
   io_.reset();
   returned = true;
   writer.join();
   EXPECT_TRUE(written) << "it did not wait";
-  EXPECT_EQ(byte, 'x');
+  EXPECT_EQ(read.byte, 'x');
   EXPECT_FALSE(read.ended());
 }
 
