@@ -113,12 +113,9 @@ class Machine:
         return self.ready
 
     def registers(self):
-        """Where each processor is, twice, a second apart: the same if it hangs there."""
-        said = []
-        for pause in (1, 0):
-            said.append(self._ask("human-monitor-command", **{"command-line": "info registers -a"}))
-            time.sleep(pause)
-        return "\n".join(said)
+        """What each processor is at, looked at twice: whether it hangs in a loop or halted."""
+        look = {"command-line": "info registers -a"}
+        return "\n".join(self._ask("human-monitor-command", **look) for _ in range(2))
 
     def run_script(self, seconds):
         """Runs the script; yields its lines. After it `self.status` is its exit status, None when
