@@ -86,28 +86,6 @@ absl::StatusOr<XenbusState> ParseState(absl::string_view text) {
   return static_cast<XenbusState>(*value);
 }
 
-absl::string_view ActionName(BusAction action) {
-  switch (action) {
-    case BusAction::kNone:
-      return "none";
-    case BusAction::kOffer:
-      return "offer";
-    case BusAction::kConnect:
-      return "connect";
-    case BusAction::kQuiesce:
-      return "quiesce";
-    case BusAction::kUnmapAndClose:
-      return "unmap and close";
-    case BusAction::kReoffer:
-      return "reoffer";
-    case BusAction::kTearDownAndReoffer:
-      return "tear down and reoffer";
-    case BusAction::kForget:
-      return "forget";
-  }
-  return "none";
-}
-
 BusAction NextAction(const BusSituation& situation) {
   const size_t column = static_cast<size_t>(situation.frontend.value_or(XenbusState::kUnknown));
   return RowFor(situation)[column < kStates ? column : 0];

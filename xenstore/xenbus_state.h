@@ -52,7 +52,6 @@ enum class BusAction : uint8_t {
   kTearDownAndReoffer,  // end everything, unmap and unbind; then offer again, state 2
   kForget,              // remove our directory
 };
-absl::string_view ActionName(BusAction action);
 
 // The one decision. Each action ends with a state written (or our directory removed), after which
 // the caller asks again with the new situation: a removal, for instance, is kQuiesce,

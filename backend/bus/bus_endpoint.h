@@ -112,7 +112,6 @@ class BusEndpoint : public Poller, private ChannelOwner {
   bool TakeRecords();
   // False: it has to wait; what is in record_ is kept.
   bool TakeRecord();
-  void TakeTransportMessage(const wire::Message& message);
   bool TurnChannels();
   bool FlushEvents();
   void Notify(bool wanted);

@@ -35,7 +35,6 @@ class Outbox {
   void OweResponse() { ++owed_; }
   // The request was dropped: there will be no response.
   void CancelResponse() { --owed_; }
-  size_t owed() const { return owed_; }
 
   template <class Response>
   void Respond(const wire::Envelope& envelope, const Response& response) {

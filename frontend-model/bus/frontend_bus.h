@@ -137,8 +137,6 @@ class FrontendBus {
 
   // A slot for a request, or null when too many are outstanding.
   Pending* Reserve(uint16_t dev_num, wire::MessageId id, ResponseHandler handler);
-  absl::Status WaitForSend(absl::FunctionRef<absl::StatusOr<RequestToken>()> send,
-                           RequestToken* token, Deadline deadline);
   absl::StatusOr<wire::Message> AwaitResponse(
       absl::FunctionRef<absl::StatusOr<RequestToken>(ResponseHandler)> send, wire::MessageId id,
       Deadline deadline);

@@ -70,12 +70,6 @@ void RawBus::ScribbleOutProd(uint32_t value) {
                       value);
 }
 
-void RawBus::ScribbleInCons(uint32_t value) {
-  StoreWord<uint32_t>(interface_page(),
-                      offsetof(wire::RingInterface, in) + offsetof(wire::RingDirection, cons),
-                      value);
-}
-
 absl::Status RawBus::Kick() { return bus_.link().Kick(); }
 
 absl::StatusOr<RawQueue> RawQueue::Create(DeviceClient& client, uint32_t index, uint32_t size) {

@@ -43,10 +43,8 @@ class RawBus {
 
   // Writes one of our cursors in shared memory directly.
   void ScribbleOutProd(uint32_t value);
-  void ScribbleInCons(uint32_t value);
   // Any bytes of the interface page or of the ring's data pages.
   std::span<std::byte> interface_page();
-  std::span<std::byte> ring_data() { return bus_.link().memory().data; }
   // An event without any reason.
   absl::Status Kick();
 
