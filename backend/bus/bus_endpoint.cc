@@ -61,7 +61,7 @@ absl::Status BusEndpoint::AddDevice(uint16_t number, std::unique_ptr<Device> dev
 
 absl::Status BusEndpoint::AskForRemoval(uint16_t number) {
   auto channel = channels_.find(number);
-  if (channel == channels_.end() || channel->second->removed()) {
+  if (channel == channels_.end() || channel->second->leaving()) {
     return absl::NotFoundError(absl::StrCat("there is no device ", number));
   }
   QueueDeviceEvent(number, wire::kDeviceRemovalRequested);
@@ -70,12 +70,11 @@ absl::Status BusEndpoint::AskForRemoval(uint16_t number) {
 
 void BusEndpoint::RemoveDevice(uint16_t number, absl::AnyInvocable<void()> done) {
   auto channel = channels_.find(number);
-  if (channel == channels_.end() || channel->second->removed()) {
+  if (channel == channels_.end()) {
     done();
     return;
   }
-  QueueDeviceEvent(number, wire::kDeviceRemoved);
-  ++removing_;
+  if (!channel->second->leaving()) ++leaving_;
   channel->second->Remove(std::move(done));
 }
 
@@ -102,13 +101,14 @@ bool BusEndpoint::Poll() {
   if (open()) worked |= TakeRecords();
   worked |= TurnChannels();
   worked |= window_requests_.Turn();
+  // Before the events, of which REMOVED is one.
+  DestroyGone();
   if (open()) {
     if (!FlushEvents()) ++counters_.ring_full;
     Notify(outbox_.Publish());
     worked |= !CheckRing();
   }
   if (worked) useful_ = true;
-  DestroyGone();
   if (closing_) FinishClosing();
   return worked;
 }
@@ -293,15 +293,14 @@ void BusEndpoint::Close(absl::AnyInvocable<void()> done) {
   device_events_.clear();
   window_requests_.Close();
   for (auto& [number, channel] : channels_) {
-    if (channel->removed()) continue;
-    ++removing_;
+    if (!channel->leaving()) ++leaving_;
     channel->Remove(nullptr);
   }
   Wake();
 }
 
 void BusEndpoint::DestroyGone() {
-  if (removing_ == 0) return;
+  if (leaving_ == 0) return;
   std::vector<absl::AnyInvocable<void()>> done;
   for (auto entry = channels_.begin(); entry != channels_.end();) {
     if (!entry->second->gone()) {
@@ -309,14 +308,15 @@ void BusEndpoint::DestroyGone() {
       continue;
     }
     std::erase(turn_list_, entry->second.get());
-    done.push_back(entry->second->TakeDone());
+    QueueDeviceEvent(entry->first, wire::kDeviceRemoved);
+    for (absl::AnyInvocable<void()>& task : entry->second->TakeDone()) {
+      done.push_back(std::move(task));
+    }
     entry = channels_.erase(entry);
-    --removing_;
+    --leaving_;
   }
   // They may add and remove devices.
-  for (auto& task : done) {
-    if (task != nullptr) task();
-  }
+  for (auto& task : done) task();
 }
 
 void BusEndpoint::FinishClosing() {

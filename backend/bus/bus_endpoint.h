@@ -41,6 +41,10 @@ inline constexpr absl::Duration kSpuriousDelay = absl::Milliseconds(1);
 // Pings of ours that wait to be sent, and that wait for an answer.
 inline constexpr size_t kMaxPings = 8;
 
+// EVENT_DEVICE that wait for one number while the frontend does not read. A device that came and
+// went beyond them is not told of at all.
+inline constexpr size_t kMaxEventsOfNumber = 4;
+
 // The two halves of a ring as they are mapped. The interface page's first 128 bytes are shared.
 struct RingMemory {
   wire::RingInterface* interface = nullptr;
@@ -76,8 +80,8 @@ class BusEndpoint : public Poller, private ChannelOwner {
   absl::Status AddDevice(uint16_t number, std::unique_ptr<Device> device, bool announce);
   // Asks the driver to let go of the device: EVENT_DEVICE 0x8000. OnDeviceReset tells that it did.
   absl::Status AskForRemoval(uint16_t number);
-  // EVENT_DEVICE removed; `done` runs when the device has drained and is destroyed (in a turn, or
-  // at once when there is none).
+  // Takes the device away. When it has drained it is destroyed, EVENT_DEVICE removed follows, and
+  // `done` runs (in a turn, or at once when there is no such device).
   void RemoveDevice(uint16_t number, absl::AnyInvocable<void()> done);
   // The driver's status of the device; 0 also when there is none.
   uint32_t DeviceStatus(uint16_t number) const;
@@ -142,7 +146,7 @@ class BusEndpoint : public Poller, private ChannelOwner {
   size_t held_ = 0;  // size of a message in record_ that waits for its device; 0: none
 
   absl::btree_map<uint16_t, std::unique_ptr<DeviceChannel>> channels_;
-  size_t removing_ = 0;  // of these
+  size_t leaving_ = 0;  // of these
   std::vector<DeviceChannel*> turn_list_;
   std::vector<wire::EventDevice> device_events_;  // due, in order
   std::vector<uint32_t> pings_due_;

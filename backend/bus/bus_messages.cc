@@ -78,11 +78,9 @@ void BusEndpoint::Answer(const wire::Envelope& envelope, const wire::GetDevicesR
   const uint32_t end = request.offset + count;
   auto channel = channels_.lower_bound(request.offset);
   for (; channel != channels_.end() && channel->first < end; ++channel) {
-    if (channel->second->removed()) continue;
     const uint32_t bit = channel->first - request.offset;
     bitmap[bit / 8] |= static_cast<std::byte>(1u << bit % 8);
   }
-  while (channel != channels_.end() && channel->second->removed()) ++channel;
   response.count = static_cast<uint16_t>(count);
   // The window that holds the next device, so that sparse numbers cost few requests.
   if (channel != channels_.end()) response.next_offset = channel->first / 8 * 8;
@@ -92,12 +90,28 @@ void BusEndpoint::Answer(const wire::Envelope& envelope, const wire::GetDevicesR
 
 void BusEndpoint::QueueDeviceEvent(uint16_t number, uint16_t state) {
   if (!open()) return;
-  // What has not been sent and is overtaken need not be sent: at most a removal and what followed
-  // it wait for a number, however often it comes and goes while the frontend does not read.
+  // A removal that was asked for twice, or has happened, need not be asked for.
   std::erase_if(device_events_, [&](const wire::EventDevice& due) {
-    return due.device_number == number &&
-           (state == wire::kDeviceRemoved || due.device_bus_state == state);
+    return due.device_number == number && state != wire::kDeviceReady &&
+           due.device_bus_state == wire::kDeviceRemovalRequested;
   });
+  // However often a number comes and goes while the frontend does not read, few events wait: READY
+  // and the REMOVED after it leave together.
+  const auto next = [&](auto from, uint16_t wanted) {
+    return std::find_if(from, device_events_.end(), [&](const wire::EventDevice& due) {
+      return due.device_number == number && due.device_bus_state == wanted;
+    });
+  };
+  if (std::count_if(device_events_.begin(), device_events_.end(), [&](const auto& due) {
+        return due.device_number == number;
+      }) >= static_cast<std::ptrdiff_t>(kMaxEventsOfNumber)) {
+    const auto ready = next(device_events_.begin(), wire::kDeviceReady);
+    const auto removed = next(ready, wire::kDeviceRemoved);
+    if (removed != device_events_.end()) {
+      device_events_.erase(removed);
+      device_events_.erase(ready);
+    }
+  }
   device_events_.push_back({.device_number = number, .device_bus_state = state});
   Wake();
 }

@@ -17,7 +17,7 @@ absl::Status DeviceChannel::Attach(std::unique_ptr<Device> device, grants::Windo
 }
 
 void DeviceChannel::TakeRequest(const wire::Message& message, std::span<const std::byte> record) {
-  if (in_progress_ || !pending_.empty()) {
+  if (must_wait() || !pending_.empty()) {
     pending_.emplace_back(record.begin(), record.end());
     return;
   }
@@ -49,7 +49,7 @@ void DeviceChannel::AnswerLater(const wire::Message& message, Begin begin) {
 
 void DeviceChannel::Serve(const wire::Message& message) {
   Outbox& outbox = owner_.outbox();
-  if (removed_) {
+  if (leaving_) {
     AnswerWithZeros(outbox, message);
     return;
   }
@@ -105,7 +105,7 @@ void DeviceChannel::Serve(const wire::Message& message) {
 }
 
 void DeviceChannel::ServePending() {
-  while (!pending_.empty() && !in_progress_) {
+  while (!pending_.empty() && !must_wait()) {
     const std::vector<std::byte> record = std::move(pending_.front());
     pending_.pop_front();
     Outbox& outbox = owner_.outbox();
@@ -121,7 +121,7 @@ void DeviceChannel::ServePending() {
 }
 
 void DeviceChannel::TakeEvent(const wire::Message& message) {
-  if (removed_) return;
+  if (leaving_) return;
   absl::StatusOr<wire::EventAvail> event =
       wire::Parse<wire::EventAvail>(owner_.outbox().profile(), message);
   if (!event.ok()) {
@@ -137,7 +137,7 @@ bool DeviceChannel::Turn(uint32_t chains_per_queue) {
     transport_->Advance();
     worked = true;
   }
-  if (!pending_.empty() && !in_progress_) {
+  if (!pending_.empty() && !must_wait()) {
     ServePending();
     worked = true;
   }
@@ -163,19 +163,19 @@ bool DeviceChannel::Flush() {
 }
 
 void DeviceChannel::Remove(absl::AnyInvocable<void()> done) {
-  removed_ = true;
-  done_ = std::move(done);
+  if (done != nullptr) done_.push_back(std::move(done));
+  if (std::exchange(leaving_, true)) return;
   used_due_ = 0;
   config_due_ = false;
   transport_->Shutdown([this] {
-    gone_ = true;
+    drained_ = true;
     WantTurn();
   });
   WantTurn();
 }
 
 void DeviceChannel::WantEventUsed(uint32_t queue) {
-  if (removed_) return;
+  if (leaving_) return;
   const uint64_t bit = uint64_t{1} << queue;
   if ((used_due_ & bit) != 0) {
     owner_.EventCoalesced();
@@ -186,7 +186,7 @@ void DeviceChannel::WantEventUsed(uint32_t queue) {
 }
 
 void DeviceChannel::WantEventConfig() {
-  if (removed_) return;
+  if (leaving_) return;
   if (config_due_) owner_.EventCoalesced();
   config_due_ = true;
   owner_.ChannelNeedsTurn(*this);

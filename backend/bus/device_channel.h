@@ -60,14 +60,15 @@ class DeviceChannel : private TransportEvents {
 
   bool wants_turn() const { return wants_turn_; }
 
-  // No device any more for the driver: its requests are answered with zeros from here on. `done`
-  // runs when it has drained; then the channel may be destroyed.
+  // The end of the device. Its requests wait until it has drained, because an answer before that
+  // would give the driver memory back that is still written; then they are answered with zeros, and
+  // the channel is gone(). `done` is kept for whoever destroys it; it may be called again.
   void Remove(absl::AnyInvocable<void()> done);
-  bool removed() const { return removed_; }
+  bool leaving() const { return leaving_; }
   // Everything has drained and been answered.
-  bool gone() const { return gone_ && pending_.empty() && !in_progress_; }
+  bool gone() const { return drained_ && pending_.empty() && !in_progress_; }
   // What Remove was given, when gone().
-  absl::AnyInvocable<void()> TakeDone() { return std::move(done_); }
+  std::vector<absl::AnyInvocable<void()>> TakeDone() { return std::move(done_); }
 
   uint16_t number() const { return number_; }
   const DeviceTransport& transport() const { return *transport_; }
@@ -78,10 +79,14 @@ class DeviceChannel : private TransportEvents {
   // TransportEvents.
   void WantEventUsed(uint32_t queue) override;
   void WantEventConfig() override;
+  void ForgetEventUsed(uint32_t queue) override { used_due_ &= ~(uint64_t{1} << queue); }
+  void ForgetEventConfig() override { config_due_ = false; }
   void WantTurn() override;
   void Problem(const absl::Status& what) override { owner_.ChannelProblem(number_, what); }
 
   bool has_events() const { return used_due_ != 0 || config_due_; }
+  // A request has to wait for one that is in progress, or for the end of what is in flight.
+  bool must_wait() const { return in_progress_ || (leaving_ && !drained_); }
   void Serve(const wire::Message& message);
   template <class Request, class Handler>
   void Answer(const wire::Message& message, Handler handler);
@@ -100,9 +105,9 @@ class DeviceChannel : private TransportEvents {
   bool config_due_ = false;
   bool wants_turn_ = false;
 
-  bool removed_ = false;
-  bool gone_ = false;
-  absl::AnyInvocable<void()> done_;
+  bool leaving_ = false;
+  bool drained_ = false;  // while leaving: nothing of the driver's memory is touched any more
+  std::vector<absl::AnyInvocable<void()>> done_;
 };
 
 // The one answer of a device that does not exist: the fixed part in zeros.

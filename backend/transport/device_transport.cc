@@ -194,6 +194,7 @@ void DeviceTransport::Advance() {
     started_ = false;
     status_ = 0;
     changed_begin_ = changed_end_ = 0;
+    events_.ForgetEventConfig();
   }
   // Taken out before they run: what they call may hand in the next request.
   const bool queue_operation =

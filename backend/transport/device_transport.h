@@ -31,7 +31,11 @@ class TransportEvents {
   virtual ~TransportEvents() = default;
   virtual void WantEventUsed(uint32_t queue) = 0;
   virtual void WantEventConfig() = 0;  // TakeConfigEvent has it
-  virtual void WantTurn() = 0;         // Advance or RunQueues has something to do
+  // The queue, or the device, was reset: what is due of it and not sent yet is not sent any more,
+  // because the driver has its memory back with the answer that follows.
+  virtual void ForgetEventUsed(uint32_t queue) = 0;
+  virtual void ForgetEventConfig() = 0;
+  virtual void WantTurn() = 0;  // Advance or RunQueues has something to do
   // Something the driver or the device did wrong; for a log at a bounded rate.
   virtual void Problem(const absl::Status& what) = 0;
 };

@@ -199,10 +199,12 @@ void DeviceTransport::StopQueue(uint32_t index) {
 }
 
 void DeviceTransport::FreeDrained() {
-  for (Queue& queue : queues_) {
+  for (uint32_t i = 0; i < queues_.size(); ++i) {
+    Queue& queue = queues_[i];
     if (queue.state != QueueState::kDrained) continue;
     queue.ring.reset();
     queue.state = QueueState::kUnset;
+    events_.ForgetEventUsed(i);
   }
 }
 

@@ -110,14 +110,89 @@ TEST_F(BusRequestsTest, RequestsOfADeviceThatIsRemovedMeanwhileAreAllAnswered) {
   Run();
   Push(1, 12, wire::GetDeviceInfoRequest{});
   Publish();
-  EXPECT_EQ(ReceiveOne().id(), MessageId::kEventDevice);
   EXPECT_FALSE(gone);
+  EXPECT_THAT(Receive(), IsEmpty());
   devices_[1]->ReturnOne();
   Run();
   EXPECT_TRUE(gone);
   const std::vector<Received> all = Receive();
-  ASSERT_THAT(Tokens(all), ElementsAre(10, 11, 12));
+  ASSERT_THAT(Tokens(all), ElementsAre(10, 11, 12, 0));
   EXPECT_EQ(all[1].As<wire::GetDeviceInfoResponse>().device_id, 0u);
+  EXPECT_EQ(all[3].As<wire::EventDevice>().device_bus_state, wire::kDeviceRemoved);
+}
+
+// A device that still writes the driver's memory neither says that it is gone nor answers a reset.
+// [bus:Device Operation / Hotplug and Removal]
+TEST_F(BusRequestsTest, DeviceThatIsTakenAwaySaysNothingBeforeItHasDrained) {
+  MakeSlow();
+  endpoint_->RemoveDevice(1, [] {});
+  Run();
+  EXPECT_THAT(Receive(), IsEmpty());
+  Push(1, 10, wire::SetDeviceStatusRequest{0});
+  Push(1, 11, wire::ResetVqueueRequest{0});
+  Push(0, 12, wire::GetDevicesRequest{.offset = 0, .count = 8});
+  Publish();
+  // Only the bus answers, and it does not deny the device yet.
+  const Received listed = ReceiveOne();
+  EXPECT_EQ(listed.token(), 12);
+  EXPECT_EQ(listed.As<wire::GetDevicesResponse>().bitmap[0], std::byte{0b10});
+  devices_[1]->ReturnOne(64);
+  Run();
+  EXPECT_THAT(Tokens(Receive()), ElementsAre(10, 11, 0));
+}
+
+TEST_F(BusRequestsTest, RemovalThatIsAskedForTwiceIsReportedToBoth) {
+  MakeSlow();
+  int gone = 0;
+  endpoint_->RemoveDevice(1, [&] { ++gone; });
+  endpoint_->RemoveDevice(1, [&] { ++gone; });
+  Run();
+  EXPECT_EQ(gone, 0);
+  devices_[1]->ReturnOne();
+  Run();
+  EXPECT_EQ(gone, 2);
+  EXPECT_EQ(ReceiveOne().id(), MessageId::kEventDevice);
+}
+
+// Events that are due when the driver gets its memory back are not sent after that.
+class ForgottenEventsTest : public BusRequestsTest {
+ protected:
+  // What a device that returns a buffer and changes its configuration leaves due when the ring has
+  // no room: the test fills it, then makes room once `request` has been taken.
+  template <class Request>
+  std::vector<MessageId> EventsAfterTheAnswerOf(const Request& request) {
+    MakeSlow();
+    RingDriver ring(memory_, 16, 4096);
+    devices_[1]->ReturnOne(64);
+    devices_[1]->host->ChangeConfig(0, 1, [] {});
+    // In the same turn, before the events are flushed.
+    Push(1, 99, request);
+    Publish();
+    std::vector<MessageId> after;
+    bool answered = false;
+    for (const Received& received : Receive()) {
+      if (answered) after.push_back(received.id());
+      answered |= received.token() == 99;
+    }
+    EXPECT_TRUE(answered);
+    return after;
+  }
+};
+
+// [device:Device Operation / Reset]
+TEST_F(ForgottenEventsTest, NoneFollowsTheAnswerOfAReset) {
+  EXPECT_THAT(EventsAfterTheAnswerOf(wire::SetDeviceStatusRequest{0}), IsEmpty());
+}
+
+// [device:Transport Messages / VIRTIO_MSG_RESET_VQUEUE]
+TEST_F(ForgottenEventsTest, OfAQueueNoneFollowsTheAnswerOfItsReset) {
+  EXPECT_THAT(EventsAfterTheAnswerOf(wire::ResetVqueueRequest{0}),
+              ElementsAre(MessageId::kEventConfig));
+}
+
+TEST_F(ForgottenEventsTest, OfAQueueThatIsNotResetTheyFollow) {
+  EXPECT_THAT(EventsAfterTheAnswerOf(wire::ResetVqueueRequest{1}),
+              ElementsAre(MessageId::kEventConfig, MessageId::kEventUsed));
 }
 
 TEST_F(BusRequestsTest, DeviceNumberIsFreeAgainOnlyWhenItHasDrained) {

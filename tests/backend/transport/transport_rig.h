@@ -142,6 +142,8 @@ class TransportRig : public ::testing::Test, private backend::TransportEvents {
  private:
   void WantEventUsed(uint32_t queue) override { used_events_.push_back(queue); }
   void WantEventConfig() override { ++config_events_; }
+  void ForgetEventUsed(uint32_t queue) override { std::erase(used_events_, queue); }
+  void ForgetEventConfig() override { config_events_ = 0; }
   void WantTurn() override { wants_turn_ = true; }
   void Problem(const absl::Status& what) override { problems_.emplace_back(what.message()); }
 };
