@@ -12,12 +12,12 @@ LIBRARIES = "usr/lib/x86_64-linux-gnu"
 GUEST_MODULES = ["xenfs", "xen-evtchn", "xen-gntdev", "xen-gntalloc", "xen-privcmd", "loop"]
 DOM0_MODULES = GUEST_MODULES + ["brd"]
 # Loaded by dom0/init when it is time, and by tests/benchmarks/xen.
-DOM0_LATER_MODULES = ["qemu-fw-cfg", "xen-blkback"]
+DOM0_LATER_MODULES = ["qemu-fw-cfg", "xen-blkback", "nvme"]
 GUEST_LATER_MODULES = ["xen-blkfront"]
 # Below the folder of a build. What only Dom0 runs is not in a guest: its memory holds the whole image.
-GUEST_PROGRAMS = ["bin/vmsgd", "bin/vmsg-frontend", "bin/disk-witness", "bin/hotplug-cycles", "bin/await-line",
-                  "bin/guest-agent", "bin/xen-measure", "tests/emulated-xen/contract-peer",
-                  "tests/real-xen/contract/xen-contract-test"]
+GUEST_PROGRAMS = ["bin/vmsgd", "bin/vmsg-frontend", "bin/disk-witness", "bin/hotplug-cycles", "bin/hasty-successor",
+                  "bin/ends-of-access", "bin/await-line", "bin/guest-agent", "bin/xen-measure",
+                  "tests/emulated-xen/contract-peer", "tests/real-xen/contract/xen-contract-test"]
 DOM0_PROGRAMS = GUEST_PROGRAMS + ["bin/vmsgctl", "bin/vmsg-decode", "bin/guest", "bin/domain"]
 XEN_TOOLS = ["xl", "xenstored", "xenconsoled", "xenconsole", "xen-init-dom0", "libxl-save-helper",
              "lsevtchn", "xenstore-control"]
@@ -114,7 +114,8 @@ class _Image:
                 self.add_file(words[0][1:], words[0], 0o755)
 
     def add_modules(self, names, later):
-        """The modules, and in lib/modules/order those to load at the start, in their order."""
+        """The modules, in lib/modules/order those to load at the start, in their order, and in
+        lib/modules/NAME.order what a later one still needs, itself last."""
         release = packages.kernel_release(self.folder)
         found = {}
         for directory, _, files in os.walk(f"{self.folder}/root/lib/modules/{release}"):
@@ -139,7 +140,10 @@ class _Image:
             load(name)
         self.add_bytes("lib/modules/order", "".join(f"{name}\n" for name in order).encode(), 0o644)
         for name in later:
+            known = len(order)
             load(name)
+            needed = "".join(f"{name}\n" for name in order[known:])
+            self.add_bytes(f"lib/modules/{name}.order", needed.encode(), 0o644)
 
     def finish(self):
         """The archive's bytes."""

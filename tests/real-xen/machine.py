@@ -20,6 +20,7 @@ PROGRAM = "qemu-system-x86_64"
 MEMORY_MIB = 2048
 DOM0_MIB = 768
 CHUNK = 1 << 18
+DISK_BYTES = 2 << 20
 # What dom0/init says on the serial port.
 READY, ENDED = "real-xen: ready", "real-xen: ended "
 # Without KVM: Xen cannot run on /dev/kvm of a machine that is itself a guest. smap crashes Dom0 under
@@ -34,11 +35,12 @@ DOM0_OPTIONS = "console=hvc0 rdinit=/init quiet panic=-1"
 class Machine:
     """Ends with its `with` block, at the latest."""
 
-    def __init__(self, folder, log, script, saved=None):
+    def __init__(self, folder, log, script, saved=None, slow_disk=None, pvh=False):
         """folder: vmlinux, xen, dom0.cpio and saved machines. log: a file for the console of Xen and
         Dom0. script: text that Dom0 runs when it is told to. saved: the name under which a machine
-        was saved, to start from it; without, Xen is booted."""
-        self.folder, self.log, self.saved = folder, log, saved
+        was saved, to start from it; without, Xen is booted. slow_disk: requests a second of an NVMe
+        disk, if there is to be one. pvh: Dom0 is a PVH domain; QEMU cannot save such a machine."""
+        self.folder, self.log, self.saved, self.slow_disk, self.pvh = folder, log, saved, slow_disk, pvh
         self.process = self.serial = self.control = None
         self.status = None
         self.ready = saved is not None  # Dom0 waits to be told to run the script
@@ -52,9 +54,14 @@ class Machine:
             raise packages.Unavailable(f"{PROGRAM} is not installed (Debian: qemu-system-x86)")
         memory = (f"memory-backend-file,share=off,mem-path={self.folder}/{self.saved}.memory"
                   if self.saved else "memory-backend-memfd,share=on")
+        board = ["-M", "pc,memory-backend=ram", "-smp", "2"]
+        xen_options = XEN_OPTIONS
+        if self.pvh:
+            board = ["-M", "q35,memory-backend=ram", "-smp", "1", "-device", "amd-iommu,intremap=on"]
+            xen_options += " dom0=pvh"
         command = [
-            PROGRAM, "-M", "pc,memory-backend=ram", "-accel", "tcg,thread=multi,tb-size=512",
-            "-cpu", CPU, "-smp", "2", "-m", str(MEMORY_MIB), "-nodefaults", "-no-reboot",
+            PROGRAM, *board, "-accel", "tcg,thread=multi,tb-size=512",
+            "-cpu", CPU, "-m", str(MEMORY_MIB), "-nodefaults", "-no-reboot",
             "-display", "none", "-vga", "none",
             "-object", f"{memory},id=ram,size={MEMORY_MIB}M",
             "-chardev", f"file,id=console,path={self.log}", "-serial", "chardev:console",
@@ -62,9 +69,16 @@ class Machine:
             "-serial", "chardev:scenario",
             "-fw_cfg", f"name=opt/script,file={self.run}/script",
             "-qmp", f"unix:{self.run}/control,server=on,wait=off",
-            "-kernel", f"{self.folder}/xen", "-append", XEN_OPTIONS,
+            "-kernel", f"{self.folder}/xen", "-append", xen_options,
             "-initrd", f"{self.folder}/vmlinux {DOM0_OPTIONS},{self.folder}/dom0.cpio",
         ]
+        if self.slow_disk:
+            with open(f"{self.run}/disk", "wb") as disk:
+                disk.truncate(DISK_BYTES)
+            command += ["-drive", f"if=none,id=slow,format=raw,cache=unsafe,file={self.run}/disk,"
+                        f"throttling.iops-total={self.slow_disk}"]
+            if not self.saved:
+                command += ["-device", "nvme,drive=slow,serial=slow"]
         if self.saved:
             command += ["-incoming", "defer"]
         # ctest kills us at its timeout: QEMU ends with us then, too.
@@ -80,6 +94,8 @@ class Machine:
             self._ask("migrate-incoming", uri=f"exec:cat {self.folder}/{self.saved}.state")
             self._await_migration()
             self._ask("cont")
+            if self.slow_disk:  # not earlier: QEMU saves no machine with an NVMe disk
+                self._ask("device_add", driver="nvme", drive="slow", serial="slow")
         return self
 
     def __exit__(self, *_):

@@ -56,6 +56,34 @@ expect_g1_ended() { # DOMAIN ROUND
   stop_vmsgd
 }
 
+# --- the slow disk ("# slow-disk: REQUESTS A SECOND")
+
+SLOW=/dev/nvme0n1
+find_slow_disk() {
+  local module
+  echo 1 >/sys/bus/pci/rescan # it was plugged in after the machine had been saved
+  while read -r module; do insmod "/lib/modules/$module.ko"; done </lib/modules/nvme.order
+  wait_for 60 test -b $SLOW
+  echo 2 >/sys/block/nvme0n1/queue/nomerges # a request of the guest's is one of the disk's
+  mkdir -p /srv
+  ln -s $SLOW /srv/g1.img # what stop_io looks at
+  dmesg -c >/dev/null
+}
+# The disk has requests of this kind that it has not done. One process of the shell's: it changes soon.
+slow_disk_has() { # reads|writes
+  local reads writes
+  read -r reads writes </sys/block/nvme0n1/inflight
+  [ "${!1}" != 0 ]
+}
+# Dom0's kernel has found nothing wrong with itself.
+expect_quiet_kernel() {
+  local said
+  if said=$(dmesg | grep -E 'BUG|WARNING|Bad page|Call Trace|I/O error'); then
+    fail "Dom0's kernel says: $(wc -l <<<"$said") lines, the first ones: $(head -n 5 <<<"$said")"
+  fi
+}
+nothing_mapped() { [ "$(mappings_of "$(domid "$1")")" = 0 ]; } # GUEST
+
 # --- what is counted before and after
 
 # Event channels of a domain that are bound or wait for a peer.

@@ -3,6 +3,8 @@
 //
 //   domain mappings DOMID            how often its pages are mapped, by any domain
 //   domain await-end DOMID SECONDS   until Xen does not know it any more
+//   domain first NAME SECONDS        waits for a new domain of that name until it has run and has
+//                                    its bus 0 in xenstore; which came first: "nodes" or "guest"
 #include <poll.h>
 
 extern "C" {  // the headers do not say it
@@ -95,6 +97,57 @@ int AwaitEnd(xc_interface* xen, uint32_t domain, int seconds) {
   return 0;
 }
 
+std::string Value(xs_handle* store, const std::string& path) {
+  unsigned size = 0;
+  void* const value = xs_read(store, XBT_NULL, path.c_str(), &size);
+  std::string text = value == nullptr ? "" : std::string(static_cast<const char*>(value), size);
+  std::free(value);
+  return text;
+}
+
+// The newest domain of that name that was introduced.
+uint32_t NewestOf(xs_handle* store, const std::string& name) {
+  uint32_t newest = 0;
+  unsigned count = 0;
+  char** const domains = xs_directory(store, XBT_NULL, "/local/domain", &count);
+  for (unsigned i = 0; domains != nullptr && i < count; ++i) {
+    const uint32_t domain = std::strtoul(domains[i], nullptr, 10);
+    if (domain > newest && xs_is_domain_introduced(store, domain) &&
+        Value(store, std::string("/local/domain/") + domains[i] + "/name") == name) {
+      newest = domain;
+    }
+  }
+  std::free(domains);
+  return newest;
+}
+
+int First(xc_interface* xen, const std::string& name, int seconds) {
+  xs_handle* const store = xs_open(0);
+  if (store == nullptr) Fail("xenstore");
+  const Clock::time_point deadline = Clock::now() + std::chrono::seconds(seconds);
+  const uint32_t known = NewestOf(store, name);
+  std::cout << "waiting" << std::endl;
+  std::string first;
+  for (uint32_t domain = known; Clock::now() < deadline; ::poll(nullptr, 0, 1)) {
+    if (domain == known) domain = NewestOf(store, name);
+    if (domain == known) continue;
+    xc_dominfo_t info;
+    if (xc_domain_getinfo(xen, domain, 1, &info) != 1 || info.domid != domain) break;
+    const bool runs = info.cpu_time > 0;  // asked first: in doubt it is the guest
+    const bool nodes =
+        !Value(store, "/local/domain/" + std::to_string(domain) + "/device/virtio-msg/0/backend")
+             .empty();
+    if (first.empty() && (runs || nodes)) first = runs ? "guest" : "nodes";
+    if (runs && nodes) {
+      std::cout << first << "\n";
+      xs_close(store);
+      return 0;
+    }
+  }
+  std::cerr << "no new domain " << name << " has run and has a bus in " << seconds << " s\n";
+  return 1;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -108,6 +161,9 @@ int main(int argc, char** argv) {
   if (words.size() == 3 && words[0] == "await-end") {
     return AwaitEnd(xen, std::strtoul(words[1].c_str(), nullptr, 10), std::atoi(words[2].c_str()));
   }
-  std::cerr << "domain mappings DOMID | await-end DOMID SECONDS\n";
+  if (words.size() == 3 && words[0] == "first") {
+    return First(xen, words[1], std::atoi(words[2].c_str()));
+  }
+  std::cerr << "domain mappings DOMID | await-end DOMID SECONDS | first NAME SECONDS\n";
   return 1;
 }
