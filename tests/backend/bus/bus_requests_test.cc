@@ -134,7 +134,7 @@ TEST_F(BusRequestsTest, DeviceThatIsTakenAwaySaysNothingBeforeItHasDrained) {
   Publish();
   // Only the bus answers, and it does not deny the device yet.
   const Received listed = ReceiveOne();
-  EXPECT_EQ(listed.token(), 12);
+  ASSERT_EQ(listed.token(), 12);
   EXPECT_EQ(listed.As<wire::GetDevicesResponse>().bitmap[0], std::byte{0b10});
   devices_[1]->ReturnOne(64);
   Run();
