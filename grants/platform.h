@@ -28,6 +28,11 @@ class Platform {
   // Only a control domain has one that answers: elsewhere this fails, or its List does.
   virtual absl::StatusOr<std::unique_ptr<DomainList>> OpenDomainList() = 0;
 
+  // Whether mapped grants may not be unmapped, by the end of the process neither, while the kernel
+  // reads or writes their pages: in a PV domain that leaves them pinned for good and the kernel
+  // damaged. What cannot be found out counts as PV.
+  virtual bool unmapping_is_unsafe_during_io() const = 0;
+
   // The Unix socket of xenstored to give to xenstore::OpenStore; empty means libxenstore's own
   // default (the daemon's socket, then /dev/xen/xenbus).
   virtual std::string store_socket() const = 0;

@@ -9,6 +9,7 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "backend/runtime/event_loop.h"
 
 namespace vmsg::backend {
@@ -32,7 +33,10 @@ struct FileOperation {
   uint32_t piece_count = 0;
   uint64_t offset = 0;
   int64_t transferred = 0;
+  bool withdrawn = false;
   FileOperation* next = nullptr;
+  FileOperation* previous = nullptr;
+  FileOperation* part = nullptr;  // what of it is at work, in a layer below
 };
 
 // What is told once after each batch of completions, so that a batch costs one notification.
@@ -58,6 +62,15 @@ class AsyncFileIo {
   // All writes that were done before are on stable storage when this is. `data_only`: fdatasync.
   virtual void Sync(FileOperation* operation, int fd, bool data_only) = 0;
 
+  // Nobody waits for the operation any more: no further part of it begins. True: none is at work
+  // either, it has ended and `done` is not called. False: `done` comes when what is at work has
+  // ended, with ECANCELED where something was left.
+  virtual bool Withdraw(FileOperation* operation) = 0;
+
+  // Whether transfers go through memory of our own, so that a caller's buffers need no alignment,
+  // wherever they lie and however they are cut.
+  virtual bool copies() const { return false; }
+
   // Gives what was started to the kernel: once per turn, after a batch. Nothing started gets lost
   // without it, but it may wait.
   virtual void Submit() = 0;
@@ -71,5 +84,24 @@ class AsyncFileIo {
 // from then on. Unavailable: the kernel gives no io_uring (too old, or forbidden by
 // kernel.io_uring_disabled or a seccomp filter); the message says which.
 absl::StatusOr<std::unique_ptr<AsyncFileIo>> NewUringFileIo(EventLoop* loop);
+
+// What one guest may have at work at once. More waits its turn; nothing fails for it.
+struct GuestIoLimits {
+  static constexpr uint64_t kBytes = 64 << 20;
+  static constexpr uint64_t kBytesOfPart = 4 << 20;
+  // While transfers are copied: the memory that it takes.
+  static constexpr uint64_t kBouncedBytes = 8 << 20;
+  static constexpr uint64_t kBouncedBytesOfPart = 1 << 20;
+  // Memory that nothing went through for so long goes back to the system.
+  static constexpr absl::Duration kIdle = absl::Seconds(2);
+};
+
+// One guest's share of `disk`, which is its thread's. Large transfers go in parts, and what waits
+// begins in order. `bounce`: data go through memory of our own and no request names the guest's
+// pages. On a PV Dom0 that must be so: when a process ends while the kernel reads or writes pages
+// of a grant, the kernel is damaged (docs/operations.md, "Copying on a PV Dom0").
+// ResourceExhausted: no address space for that memory.
+absl::StatusOr<std::unique_ptr<AsyncFileIo>> NewGuestFileIo(AsyncFileIo* disk, EventLoop* loop,
+                                                            bool bounce);
 
 }  // namespace vmsg::backend

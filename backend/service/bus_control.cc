@@ -254,7 +254,8 @@ void BusControl::Serve(const xenstore::FrontendRequest& request, MappedRing ring
   const SessionOptions options{.name = Name(),
                                .message_size = request.message_size,
                                .suppression = request.ring_event_idx,
-                               .max_window_pages = services_.offer.max_window_pages};
+                               .max_window_pages = services_.offer.max_window_pages,
+                               .bounce = services_.bounce};
   Session::Parts parts;
   parts.mapper = NewWorkerWindowMapper({.workers = *services_.workers,
                                         .lane = mapping_lane(),

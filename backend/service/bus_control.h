@@ -41,6 +41,7 @@ struct BusServices {
   grants::GrantMapper* mapper = nullptr;
   std::shared_ptr<TraceFile> trace;  // may be null
   xenstore::BackendOffer offer;
+  bool bounce = false;  // SessionOptions::bounce
   absl::AnyInvocable<IoThread*()> choose_thread;
 };
 

@@ -52,6 +52,12 @@ absl::StatusOr<std::unique_ptr<Supervisor>> Supervisor::Start(
   services.loop = loop;
   services.workers = self->workers_.get();
   services.mapper = self->mapper_.get();
+  services.bounce =
+      options.bounce == ServiceOptions::Bounce::kOn ||
+      (options.bounce == ServiceOptions::Bounce::kAuto && platform.unmapping_is_unsafe_during_io());
+  Log(LogLevel::kInfo,
+      absl::StrCat("disk requests ",
+                   services.bounce ? "are copied (bounce)" : "name the guests' pages (no bounce)"));
   services.offer.max_message_size = wire::kMaxMessageSize;
   services.offer.max_window_pages = options.max_window_pages;
   services.offer.max_ring_order = RingLimits::kMaxOrder;

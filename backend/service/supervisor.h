@@ -29,6 +29,10 @@ struct ServiceOptions {
   // How often Xen is asked which guests live, besides when it says that one ended. Zero: never.
   absl::Duration domain_check_interval = absl::Seconds(30);
   ToolstackOptions toolstack;
+  // Whether disk requests are copied, so that none in flight names a guest's pages. kAuto: where
+  // the domain that this runs in needs it.
+  enum class Bounce : uint8_t { kAuto, kOn, kOff };
+  Bounce bounce = Bounce::kAuto;
 };
 
 // Everything on the thread of `loop`, but for what I/O threads and workers do.

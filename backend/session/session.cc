@@ -13,6 +13,13 @@ absl::StatusOr<std::unique_ptr<Session>> Session::Start(Parts parts,
   absl::StatusOr<uint32_t> first =
       session->window_.Append(std::move(session->parts_.window), options.max_window_pages);
   if (!first.ok()) return first.status();
+  if (AsyncFileIo* const disk = session->parts_.environment.io; disk != nullptr) {
+    absl::StatusOr<std::unique_ptr<AsyncFileIo>> share =
+        NewGuestFileIo(disk, session->parts_.loop, options.bounce);
+    if (!share.ok()) return share.status();
+    session->file_io_ = *std::move(share);
+    session->parts_.environment.io = session->file_io_.get();
+  }
   session->endpoint_ =
       std::make_unique<BusEndpoint>(BusEndpoint::Parts{.loop = *session->parts_.loop,
                                                        .doorbell = *session->parts_.port,

@@ -28,6 +28,8 @@ struct SessionOptions {
   size_t message_size = wire::kMaxMessageSize;
   bool suppression = false;
   uint32_t max_window_pages = 0;
+  // Disk requests are copied: none in flight names the guest's pages (NewGuestFileIo).
+  bool bounce = false;
 };
 
 // What the guest's memory looked like from here; to be unmapped where that may take its time.
@@ -60,7 +62,7 @@ class Session : private BusEvents {
     MappedRing ring;
     grants::GrantMapping window;
   };
-  // ResourceExhausted: the window is larger than the options allow.
+  // ResourceExhausted: the window is larger than the options allow, or there is no address space.
   static absl::StatusOr<std::unique_ptr<Session>> Start(Parts parts, const SessionOptions& options);
   // Close has finished.
   ~Session() override;
@@ -91,6 +93,7 @@ class Session : private BusEvents {
 
   const SessionOptions options_;
   Parts parts_;
+  std::unique_ptr<AsyncFileIo> file_io_;  // this guest's share of the thread's
   grants::Window window_;
   std::unique_ptr<BusEndpoint> endpoint_;
   absl::flat_hash_map<uint16_t, EventLoop::TimerId> leaving_;  // asked to go, with the time limit

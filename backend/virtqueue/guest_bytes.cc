@@ -53,6 +53,13 @@ size_t WriteGuest(absl::Span<const iovec> pieces, uint64_t offset,
   });
 }
 
+size_t CopyGuestData(absl::Span<const iovec> pieces, uint64_t length, std::byte* to) {
+  return ForEachPart(pieces, 0, length, [&to](const unsigned char* from, size_t part) {
+    std::memcpy(to, from, part);
+    to += part;
+  });
+}
+
 void ZeroGuest(absl::Span<const iovec> pieces, uint64_t offset, uint64_t length) {
   ForEachPart(pieces, offset, length,
               [](unsigned char* to, size_t part) { std::memset(to, 0, part); });

@@ -24,6 +24,10 @@ size_t ReadGuest(absl::Span<const iovec> pieces, uint64_t offset, std::span<std:
 // Copies `data` to `offset` bytes into the pieces. Returns how many fitted.
 size_t WriteGuest(absl::Span<const iovec> pieces, uint64_t offset, std::span<const std::byte> data);
 
+// The first `length` bytes of the pieces, for data that nobody looks at: each byte may be read more
+// than once. Returns how many there were.
+size_t CopyGuestData(absl::Span<const iovec> pieces, uint64_t length, std::byte* to);
+
 // Sets bytes [offset, offset + length) of the pieces to zero, as far as there are pieces.
 void ZeroGuest(absl::Span<const iovec> pieces, uint64_t offset, uint64_t length);
 

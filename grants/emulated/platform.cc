@@ -55,6 +55,7 @@ class EmulatedPlatform final : public Platform {
     if (!connection.ok()) return connection.status();
     return std::make_unique<EmulatedDomainList>(*std::move(connection));
   }
+  bool unmapping_is_unsafe_during_io() const override { return false; }
   std::string store_socket() const override {
     return absl::StrCat(directory_, "/", emu::kStoreSocket);
   }

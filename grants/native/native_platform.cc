@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <fstream>
 #include <memory>
+#include <string>
 
+#include "grants/native/domain_type.h"
 #include "grants/native/native_devices.h"
 #include "grants/platform.h"
 
@@ -22,6 +25,12 @@ class NativePlatform final : public Platform {
   }
   absl::StatusOr<std::unique_ptr<DomainList>> OpenDomainList() override {
     return OpenNativeDomainList();
+  }
+  bool unmapping_is_unsafe_during_io() const override {
+    std::ifstream file("/sys/hypervisor/guest_type");
+    std::string type;
+    std::getline(file, type);
+    return !IsTranslatedDomain(type);
   }
   std::string store_socket() const override { return ""; }
   std::string name() const override { return "native"; }

@@ -32,10 +32,11 @@ std::unique_ptr<BlkDriver> OpenDisk(BusConnection& connection, uint16_t number =
   return disk.ok() ? *std::move(disk) : nullptr;
 }
 
-class DataTest : public testing::Test {
+// The same with disk requests that are copied, as on a PV Dom0, and not.
+class DataTest : public testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
-    auto machine = Machine::Start();
+    auto machine = Machine::Start({absl::StrCat("--bounce=", GetParam())});
     ASSERT_TRUE(machine.ok()) << machine.status();
     machine_ = *std::move(machine);
   }
@@ -47,7 +48,7 @@ class DataTest : public testing::Test {
   std::unique_ptr<Machine> machine_;
 };
 
-TEST_F(DataTest, TheWholeDiskReadsAsItIs) {
+TEST_P(DataTest, TheWholeDiskReadsAsItIs) {
   const std::string content = Machine::Pattern(kDiskBytes, 1);
   const grants::DomainId guest =
       Guest("g1", {absl::StrCat("type=blk,path=", machine_->MakeFile("g1.img", content))});
@@ -58,7 +59,7 @@ TEST_F(DataTest, TheWholeDiskReadsAsItIs) {
       << "read " << read->out.size() << " bytes, other than the disk's";
 }
 
-TEST_F(DataTest, WhatWasWrittenAndFlushedIsInTheImageWhereItBelongs) {
+TEST_P(DataTest, WhatWasWrittenAndFlushedIsInTheImageWhereItBelongs) {
   std::string content = Machine::Pattern(kDiskBytes, 2);
   const std::string path = machine_->MakeFile("g1.img", content);
   const grants::DomainId guest = Guest("g1", {absl::StrCat("type=blk,path=", path)});
@@ -72,7 +73,7 @@ TEST_F(DataTest, WhatWasWrittenAndFlushedIsInTheImageWhereItBelongs) {
   EXPECT_TRUE(Machine::Content(path) == content);
 }
 
-TEST_F(DataTest, TwoGuestsAtOnceEachSeeOnlyTheirOwnDisk) {
+TEST_P(DataTest, TwoGuestsAtOnceEachSeeOnlyTheirOwnDisk) {
   std::unique_ptr<BusConnection> connections[2];
   std::unique_ptr<BlkDriver> disks[2];
   std::string contents[2];
@@ -100,7 +101,7 @@ TEST_F(DataTest, TwoGuestsAtOnceEachSeeOnlyTheirOwnDisk) {
   }
 }
 
-TEST_F(DataTest, OneGuestMayHaveSeveralBuses) {
+TEST_P(DataTest, OneGuestMayHaveSeveralBuses) {
   const std::string first = Machine::Pattern(1 << 16, 20);
   const std::string second = Machine::Pattern(1 << 16, 21);
   const grants::DomainId guest =
@@ -115,7 +116,7 @@ TEST_F(DataTest, OneGuestMayHaveSeveralBuses) {
   }
 }
 
-TEST_F(DataTest, BuffersInAnExtensionOfTheWindowWorkUntilItIsWithdrawn) {
+TEST_P(DataTest, BuffersInAnExtensionOfTheWindowWorkUntilItIsWithdrawn) {
   const std::string content = Machine::Pattern(1 << 20, 30);
   const grants::DomainId guest =
       Guest("g1", {absl::StrCat("type=blk,path=", machine_->MakeFile("g1.img", content))});
@@ -142,7 +143,7 @@ TEST_F(DataTest, BuffersInAnExtensionOfTheWindowWorkUntilItIsWithdrawn) {
   EXPECT_EQ((*connection)->Close(), absl::OkStatus());
 }
 
-TEST_F(DataTest, TheToolCanExtendTheWindow) {
+TEST_P(DataTest, TheToolCanExtendTheWindow) {
   const grants::DomainId guest =
       Guest("g1", {absl::StrCat("type=blk,path=",
                                 machine_->MakeFile("g1.img", Machine::Pattern(1 << 20, 31)))});
@@ -155,7 +156,7 @@ TEST_F(DataTest, TheToolCanExtendTheWindow) {
   EXPECT_EQ(verified->exit_status, 0) << verified->err;
 }
 
-TEST_F(DataTest, EntropyArrives) {
+TEST_P(DataTest, EntropyArrives) {
   const grants::DomainId guest = Guest("g1", {"type=rng"});
   auto rng = machine_->Frontend(guest, {"rng", "--bytes=4096"});
   ASSERT_TRUE(rng.ok()) << rng.status();
@@ -164,7 +165,7 @@ TEST_F(DataTest, EntropyArrives) {
   EXPECT_NE(rng->out, std::string(4096, rng->out[0]));
 }
 
-TEST_F(DataTest, AReadOnlyDiskIsReadAndNotWritten) {
+TEST_P(DataTest, AReadOnlyDiskIsReadAndNotWritten) {
   const std::string content = Machine::Pattern(1 << 16, 40);
   const std::string path = machine_->MakeFile("g1.img", content);
   const grants::DomainId guest = Guest("g1", {absl::StrCat("type=blk,readonly=1,path=", path)});
@@ -174,10 +175,11 @@ TEST_F(DataTest, AReadOnlyDiskIsReadAndNotWritten) {
   EXPECT_TRUE(Machine::Content(path) == content);
 }
 
-TEST_F(DataTest, ATraceShowsTheMessages) {
+TEST_P(DataTest, ATraceShowsTheMessages) {
   machine_.reset();
   const std::string capture = testing::TempDir() + "/vmsg-trace.pcap";
-  auto machine = Machine::Start({absl::StrCat("--trace=", capture)});
+  auto machine =
+      Machine::Start({absl::StrCat("--trace=", capture), absl::StrCat("--bounce=", GetParam())});
   ASSERT_TRUE(machine.ok()) << machine.status();
   machine_ = *std::move(machine);
   const grants::DomainId guest = Guest("g1", {"type=rng"});
@@ -192,6 +194,8 @@ TEST_F(DataTest, ATraceShowsTheMessages) {
   EXPECT_THAT(decoded->out, HasSubstr("GET_DEVICES"));
   EXPECT_THAT(decoded->out, HasSubstr("GET_DEVICE_INFO"));
 }
+
+INSTANTIATE_TEST_SUITE_P(Bounce, DataTest, testing::Values("off", "on"));
 
 }  // namespace
 }  // namespace vmsg::test

@@ -8,6 +8,8 @@
 
 #include <string>
 
+#include "grants/native/domain_type.h"
+
 namespace vmsg::grants {
 namespace {
 
@@ -17,6 +19,13 @@ using testing::HasSubstr;
 const auto kNamesBoth = AllOf(HasSubstr("--xen=native"), HasSubstr("--xen=emulated:<dir>"));
 
 bool RunsOnXen() { return access("/dev/xen/evtchn", F_OK) == 0 || access("/proc/xen", F_OK) == 0; }
+
+// Where it is not known, disk requests are copied, which is never wrong.
+TEST(DomainType, OnlyWhatIsKnownToBeTranslatedIs) {
+  EXPECT_TRUE(IsTranslatedDomain("PVH"));
+  EXPECT_TRUE(IsTranslatedDomain("HVM"));
+  for (const char* other : {"PV", "", "Xen", "pvh"}) EXPECT_FALSE(IsTranslatedDomain(other));
+}
 
 TEST(OpenPlatform, AnythingElseIsRefusedWithBothChoices) {
   for (const char* option : {"nativ", "emulated", "emulated:", "Native", "/dir", "native:x"}) {

@@ -75,6 +75,19 @@ TEST_F(ConfigurationTest, TheFileSetsOptionsByTheirLongNames) {
   EXPECT_EQ(arguments.xen, "emulated:/x");
 }
 
+TEST_F(ConfigurationTest, BounceIsAutoOnOrOff) {
+  using Bounce = backend::ServiceOptions::Bounce;
+  for (const auto& [text, bounce] : {std::pair("", Bounce::kAuto),
+                                     {"bounce = auto", Bounce::kAuto},
+                                     {"bounce = on", Bounce::kOn},
+                                     {"bounce = off", Bounce::kOff}}) {
+    auto result = Configured(text);
+    ASSERT_TRUE(result.ok()) << result.status();
+    EXPECT_EQ(result->arguments.service.bounce, bounce) << text;
+  }
+  EXPECT_THAT(Refusal("bounce = 1\n"), HasSubstr("auto, on or off"));
+}
+
 TEST_F(ConfigurationTest, TheCommandLineWins) {
   auto result = Configured("spin-us = 7\nlog-level = debug\n", {"--spin-us=9"});
   ASSERT_TRUE(result.ok()) << result.status();

@@ -175,6 +175,7 @@ bool BlkDevice::SuitsDirect(const BlkRequest& request) const {
   const uint64_t memory = image_.memory_alignment - 1;
   const uint64_t range = image_.offset_alignment - 1;
   uint64_t bits = (request.sector * wire::kBlkSectorSize) & range;
+  if (io_->copies()) return ((bits | request.data_bytes) & range) == 0;
   for (const iovec& piece : request.data) {
     bits |= (reinterpret_cast<uintptr_t>(piece.iov_base) & memory) | (piece.iov_len & range);
   }
@@ -204,6 +205,7 @@ void BlkDevice::StartTransfer(Slot* slot, bool direct) {
   const uint64_t offset = slot->request.sector * wire::kBlkSectorSize;
   iovec* const pieces = slot->request.data.data();
   const auto count = static_cast<uint32_t>(slot->request.data.size());
+  slot->at_work = true;
   if (slot->request.type == wire::kBlkRequestOut) {
     io_->Writev(slot, fd, pieces, count, offset, WritesAreStable());
   } else {
@@ -226,16 +228,20 @@ void BlkDevice::GetId(Slot* slot) {
 void BlkDevice::OnDone(FileOperation* operation, int64_t result) {
   Slot* const slot = static_cast<Slot*>(operation);
   BlkDevice* const device = slot->device;
-  if (slot->gated) {
-    device->gate_.Leave();
-    while (WriteGateEntry* entry = device->gate_.Next()) {
-      Slot* const next = static_cast<Slot*>(entry);
-      device->StartTransfer(next, !next->cached);
-    }
-  }
+  slot->at_work = false;
+  device->LeaveGate(slot);
   // A read that ends early met the end of a file that was truncated under us.
   const bool complete = result >= 0 && static_cast<uint64_t>(result) == slot->request.data_bytes;
   device->Finish(slot, complete ? wire::kBlkStatusOk : wire::kBlkStatusIoError);
+}
+
+void BlkDevice::LeaveGate(Slot* slot) {
+  if (!std::exchange(slot->gated, false)) return;
+  gate_.Leave();
+  while (WriteGateEntry* entry = gate_.Next()) {
+    Slot* const next = static_cast<Slot*>(entry);
+    StartTransfer(next, !next->cached);
+  }
 }
 
 void BlkDevice::Finish(Slot* slot, uint8_t status) {
@@ -280,7 +286,21 @@ void BlkDevice::OnQueueStopping(uint32_t queue) {
   std::vector<Slot*> dropped;
   gate_.DropWaiting(
       [queue](WriteGateEntry* entry) { return static_cast<Slot*>(entry)->queue == queue; },
-      [&dropped](WriteGateEntry* entry) { dropped.push_back(static_cast<Slot*>(entry)); });
+      [&dropped](WriteGateEntry* entry) {
+        dropped.push_back(static_cast<Slot*>(entry));
+        dropped.back()->gated = false;
+      });
+  // Nor does what is left of those that have begun.
+  for (const std::unique_ptr<Slot[]>& block : slots_) {
+    for (uint32_t i = 0; i < kSlotsPerBlock; ++i) {
+      Slot* const slot = &block[i];
+      if (slot->split_queue == nullptr || slot->queue != queue || !slot->at_work) continue;
+      if (!io_->Withdraw(slot)) continue;
+      slot->at_work = false;
+      dropped.push_back(slot);
+    }
+  }
+  for (Slot* slot : dropped) LeaveGate(slot);
   for (Slot* slot : dropped) Finish(slot, wire::kBlkStatusIoError);
 }
 

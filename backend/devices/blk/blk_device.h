@@ -48,7 +48,8 @@ class BlkDevice final : public Device, private BatchListener {
     uint32_t queue = 0;
     DescriptorChain chain;
     BlkRequest request;
-    bool gated = false;  // WriteGate::Leave is due
+    bool gated = false;    // WriteGate::Leave is due
+    bool at_work = false;  // given to the AsyncFileIo, not done
     Slot* next_free = nullptr;
   };
 
@@ -57,6 +58,7 @@ class BlkDevice final : public Device, private BatchListener {
   void StartTransfer(Slot* slot, bool direct);
   void GetId(Slot* slot);
   static void OnDone(FileOperation* operation, int64_t result);
+  void LeaveGate(Slot* slot);
   // The slot's last moment: status, return, free. May end in the destruction of this device.
   void Finish(Slot* slot, uint8_t status);
   void OnBatchEnd() override;

@@ -42,6 +42,9 @@ constexpr uint64_t kMaxBytesInSubmit = uint64_t{1} << 20;
 // The kernel's threads are few and serve all guests of a ring in turn. So it gets this much of an
 // operation at once, and the rest behind what others have started meanwhile.
 constexpr uint64_t kMaxBytesAtOnce = uint64_t{4} << 20;
+// What a batch of completions moved. A listener that copies it on keeps the others of the thread
+// waiting meanwhile.
+constexpr int64_t kMaxBytesInBatch = int64_t{8} << 20;
 constexpr unsigned kPlainFlags = IORING_SETUP_CQSIZE | IORING_SETUP_R_DISABLED;
 
 class UringFileIo final : public AsyncFileIo, public Poller {
@@ -125,6 +128,14 @@ class UringFileIo final : public AsyncFileIo, public Poller {
     Start(operation, fd, nullptr, 0, 0);
   }
 
+  // What is in the kernel ends there, without another part. What waits here ends when it would have
+  // been given to the kernel.
+  bool Withdraw(FileOperation* operation) override {
+    operation->withdrawn = true;
+    loop_->Activate(this);
+    return false;
+  }
+
   void Submit() override {
     FillSubmissionQueue();
     if (unsubmitted_ == 0) return;
@@ -144,7 +155,8 @@ class UringFileIo final : public AsyncFileIo, public Poller {
       armed_ = true;
       AnnounceCompletions(true);
     }
-    const bool work = io_uring_cq_ready(&ring_) > 0 || TaskWorkPending() || unsubmitted_ > 0;
+    const bool work = io_uring_cq_ready(&ring_) > 0 || TaskWorkPending() || unsubmitted_ > 0 ||
+                      withdrawn_ != nullptr;
     if (work) loop_->Activate(this);
     return work;
   }
@@ -165,6 +177,7 @@ class UringFileIo final : public AsyncFileIo, public Poller {
     operation->offset = offset;
     operation->transferred = 0;
     operation->retries = 0;
+    operation->withdrawn = false;
     Enqueue(operation);
   }
 
@@ -212,6 +225,11 @@ class UringFileIo final : public AsyncFileIo, public Poller {
   void FillSubmissionQueue() {
     if (backlog_ != nullptr) EnsureStarted();
     while (backlog_ != nullptr && in_kernel_ < kCompletionEntries) {
+      if (backlog_->withdrawn) {
+        FileOperation* const operation = std::exchange(backlog_, backlog_->next);
+        operation->next = std::exchange(withdrawn_, operation);
+        continue;
+      }
       io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
       if (sqe == nullptr) {
         const int submitted = io_uring_submit(&ring_);
@@ -271,21 +289,28 @@ class UringFileIo final : public AsyncFileIo, public Poller {
     if (!started_) return RunListeners();
     if (TaskWorkPending()) io_uring_get_events(&ring_);
     io_uring_cqe* cqes[kReapBatch];
-    const unsigned count = io_uring_peek_batch_cqe(&ring_, cqes, kReapBatch);
-    if (count == 0) return RunListeners();
+    const unsigned ready = io_uring_peek_batch_cqe(&ring_, cqes, kReapBatch);
+    if (ready == 0 && withdrawn_ == nullptr) return RunListeners();
     if (armed_) {
       armed_ = false;
       AnnounceCompletions(false);
     }
     std::pair<FileOperation*, int> results[kReapBatch];
-    for (unsigned i = 0; i < count; ++i) {
-      results[i] = {static_cast<FileOperation*>(io_uring_cqe_get_data(cqes[i])), cqes[i]->res};
+    unsigned count = 0;
+    for (int64_t bytes = 0; count < ready && bytes < kMaxBytesInBatch; ++count) {
+      results[count] = {static_cast<FileOperation*>(io_uring_cqe_get_data(cqes[count])),
+                        cqes[count]->res};
+      bytes += std::max(0, cqes[count]->res);
     }
     io_uring_cq_advance(&ring_, count);
     in_kernel_ -= count;
     if (abandoned_) return true;
     reaping_ = true;
     for (unsigned i = 0; i < count; ++i) Complete(results[i].first, results[i].second);
+    while (withdrawn_ != nullptr) {
+      FileOperation* const operation = std::exchange(withdrawn_, withdrawn_->next);
+      operation->done(operation, -ECANCELED);
+    }
     reaping_ = false;
     RunListeners();
     // Listeners and callbacks may have started more.
@@ -301,7 +326,7 @@ class UringFileIo final : public AsyncFileIo, public Poller {
   void Complete(FileOperation* operation, int result) {
     if (result == -EINTR || result == -EAGAIN) {
       if (++operation->retries <= kMaxRetries) {
-        Enqueue(operation);
+        Continue(operation);
         return;
       }
     }
@@ -310,7 +335,7 @@ class UringFileIo final : public AsyncFileIo, public Poller {
       operation->transferred += result;
       operation->offset += result;
       if (SkipPieces(operation, result)) {
-        Enqueue(operation);
+        Continue(operation);
         return;
       }
       result = 0;
@@ -320,6 +345,14 @@ class UringFileIo final : public AsyncFileIo, public Poller {
       result = -EIO;
     }
     operation->done(operation, result < 0 ? result : operation->transferred);
+  }
+
+  void Continue(FileOperation* operation) {
+    if (operation->withdrawn) {
+      operation->done(operation, -ECANCELED);
+    } else {
+      Enqueue(operation);
+    }
   }
 
   // Removes `bytes` from the front of what is left to do. True: something is left.
@@ -341,8 +374,9 @@ class UringFileIo final : public AsyncFileIo, public Poller {
   BatchListeners listeners_;
   FileOperation* backlog_ = nullptr;  // started, not yet in the ring; bounded by the callers' own
   FileOperation* backlog_tail_ = nullptr;
-  unsigned in_kernel_ = 0;    // in the ring or the kernel
-  unsigned unsubmitted_ = 0;  // of these, in the ring and not yet taken by the kernel
+  FileOperation* withdrawn_ = nullptr;  // taken out of the backlog; their end is to be told
+  unsigned in_kernel_ = 0;              // in the ring or the kernel
+  unsigned unsubmitted_ = 0;            // of these, in the ring and not yet taken by the kernel
   bool initialised_ = false;
   bool started_ = false;
   bool armed_ = true;  // completions write to the eventfd

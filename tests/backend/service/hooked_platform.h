@@ -104,6 +104,9 @@ class HookedPlatform final : public grants::Platform {
   absl::StatusOr<std::unique_ptr<grants::DomainList>> OpenDomainList() override {
     return real_->OpenDomainList();
   }
+  bool unmapping_is_unsafe_during_io() const override {
+    return real_->unmapping_is_unsafe_during_io();
+  }
   std::string store_socket() const override { return real_->store_socket(); }
   std::string name() const override { return real_->name(); }
 

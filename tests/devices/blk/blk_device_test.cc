@@ -11,7 +11,7 @@ using ::testing::IsEmpty;
 
 class BlkDeviceTest : public BlkTest {};
 
-TEST_F(BlkDeviceTest, ReadsAndWrites) {
+TEST_P(BlkDeviceTest, ReadsAndWrites) {
   rig->Put(kData, std::string(1024, 'w'));
   const uint16_t write = Submit(wire::kBlkRequestOut, 3, {{kData, 1024, false}});
   EXPECT_FALSE(rig->Kick(0));
@@ -34,7 +34,7 @@ TEST_F(BlkDeviceTest, ReadsAndWrites) {
   EXPECT_EQ(rig->Get(kData + 8192, 100) + rig->Get(kData + 12288, 412), std::string(512, 'w'));
 }
 
-TEST_F(BlkDeviceTest, ABatchIsOneSubmissionAndItsCompletionsNotify) {
+TEST_P(BlkDeviceTest, ABatchIsOneSubmissionAndItsCompletionsNotify) {
   for (int i = 0; i < 5; ++i) Submit(wire::kBlkRequestIn, i, {{kData + 512u * i, 512, true}});
   rig->Kick(0);
   EXPECT_EQ(io.submits, 1);
@@ -46,14 +46,14 @@ TEST_F(BlkDeviceTest, ABatchIsOneSubmissionAndItsCompletionsNotify) {
 }
 
 // So that the disk works on the first while the rest is taken.
-TEST_F(BlkDeviceTest, ALargeBatchIsSubmittedInParts) {
+TEST_P(BlkDeviceTest, ALargeBatchIsSubmittedInParts) {
   for (int i = 0; i < 20; ++i) Submit(wire::kBlkRequestIn, 0, {{kData, 512, true}});
   rig->Kick(0);
   EXPECT_EQ(io.pending(), 20u);
   EXPECT_EQ(io.submits, 3);
 }
 
-TEST_F(BlkDeviceTest, TheBudgetIsKept) {
+TEST_P(BlkDeviceTest, TheBudgetIsKept) {
   for (int i = 0; i < 5; ++i) Submit(wire::kBlkRequestIn, i, {{kData, 512, true}});
   EXPECT_TRUE(rig->Kick(0, 2));
   EXPECT_EQ(io.pending(), 2u);
@@ -62,7 +62,7 @@ TEST_F(BlkDeviceTest, TheBudgetIsKept) {
 }
 
 // A guest that has pages copied, cleared or pinned without end would keep the thread from others.
-TEST_F(BlkDeviceTest, ATurnEndsAfterSomeMegabytes) {
+TEST_P(BlkDeviceTest, ATurnEndsAfterSomeMegabytes) {
   for (int i = 0; i < 16; ++i) Submit(wire::kBlkRequestIn, UINT64_MAX, {{kData, 1 << 20, true}});
   EXPECT_TRUE(rig->Kick(0)) << "the rest is for the next turn";
   EXPECT_EQ(rig->Used(0).size(), 8u);
@@ -70,7 +70,7 @@ TEST_F(BlkDeviceTest, ATurnEndsAfterSomeMegabytes) {
   EXPECT_EQ(rig->Used(0).size(), 8u);
 }
 
-TEST_F(BlkDeviceTest, OutOfRangeAndOverflowingSectorsAreErrors) {
+TEST_P(BlkDeviceTest, OutOfRangeAndOverflowingSectorsAreErrors) {
   Submit(wire::kBlkRequestIn, kDiskBytes / 512, {{kData, 512, true}});
   Submit(wire::kBlkRequestOut, kDiskBytes / 512 - 1, {{kData, 1024, false}});
   Submit(wire::kBlkRequestOut, UINT64_MAX, {{kData, 512, false}});
@@ -82,7 +82,7 @@ TEST_F(BlkDeviceTest, OutOfRangeAndOverflowingSectorsAreErrors) {
   EXPECT_EQ(rig->Used(0).size(), 5u);
 }
 
-TEST_F(BlkDeviceTest, UnknownTypesAreUnsupported) {
+TEST_P(BlkDeviceTest, UnknownTypesAreUnsupported) {
   for (const uint32_t type : {2u, wire::kBlkRequestDiscard, wire::kBlkRequestWriteZeroes,
                               wire::kBlkRequestSecureErase, 16u, UINT32_MAX}) {
     Submit(type, 0, {});
@@ -92,7 +92,7 @@ TEST_F(BlkDeviceTest, UnknownTypesAreUnsupported) {
   EXPECT_EQ(io.pending(), 0u);
 }
 
-TEST_F(BlkDeviceTest, AHeaderTooShortIsAnErrorAndAMissingStatusIsReturnedEmpty) {
+TEST_P(BlkDeviceTest, AHeaderTooShortIsAnErrorAndAMissingStatusIsReturnedEmpty) {
   rig->Put(kStatus, "\xee");
   const uint16_t no_header = rig->Submit(0, {{kHeader, 15, false}, {kStatus, 1, true}});
   const uint16_t no_status = rig->Submit(0, {{kHeader, 16, false}});
@@ -107,7 +107,7 @@ TEST_F(BlkDeviceTest, AHeaderTooShortIsAnErrorAndAMissingStatusIsReturnedEmpty) 
 
 // [device:Device Types / Block Device / Device Operation] a write to a read-only device fails and
 // writes nothing.
-TEST_F(BlkDeviceTest, ReadOnly) {
+TEST_P(BlkDeviceTest, ReadOnly) {
   Build({.read_only = true});
   EXPECT_NE(rig->device().identity().features & wire::kBlkFeatureReadOnly, 0u);
   Submit(wire::kBlkRequestOut, 0, {{kData, 512, false}});
@@ -120,7 +120,7 @@ TEST_F(BlkDeviceTest, ReadOnly) {
   EXPECT_EQ(Status(1), wire::kBlkStatusOk);
 }
 
-TEST_F(BlkDeviceTest, GetId) {
+TEST_P(BlkDeviceTest, GetId) {
   Build({.serial = "disk-42"});
   rig->Put(kData, std::string(20, 'x'));
   const uint16_t head = Submit(wire::kBlkRequestGetId, 0, {{kData, 20, true}});
@@ -130,13 +130,13 @@ TEST_F(BlkDeviceTest, GetId) {
   EXPECT_THAT(rig->Used(0), ElementsAre(UsedEntry{head, 21}));
 }
 
-TEST_F(BlkDeviceTest, GetIdIntoTooSmallABufferIsAnError) {
+TEST_P(BlkDeviceTest, GetIdIntoTooSmallABufferIsAnError) {
   Submit(wire::kBlkRequestGetId, 0, {{kData, 19, true}});
   rig->Kick(0);
   EXPECT_EQ(Status(0), wire::kBlkStatusIoError);
 }
 
-TEST_F(BlkDeviceTest, DiskErrorsAreReportedAndTheBufferHoldsNothingOfOurs) {
+TEST_P(BlkDeviceTest, DiskErrorsAreReportedAndTheBufferHoldsNothingOfOurs) {
   rig->Put(kData, std::string(1024, 'x'));
   Submit(wire::kBlkRequestOut, 0, {{kData, 512, false}});
   const uint16_t read = Submit(wire::kBlkRequestIn, 0, {{kData + 512, 512, true}});
@@ -151,7 +151,7 @@ TEST_F(BlkDeviceTest, DiskErrorsAreReportedAndTheBufferHoldsNothingOfOurs) {
   EXPECT_EQ(rig->Used(0)[1], (UsedEntry{read, 513}));
 }
 
-TEST_F(BlkDeviceTest, ALargeBufferIsNotClearedAndNotVouchedFor) {
+TEST_P(BlkDeviceTest, ALargeBufferIsNotClearedAndNotVouchedFor) {
   rig->Put(kData, "x");
   const uint16_t read =
       Submit(wire::kBlkRequestIn, UINT64_MAX, {{kData, 4096, true}, {kData, 1 << 20, true}});
@@ -161,21 +161,21 @@ TEST_F(BlkDeviceTest, ALargeBufferIsNotClearedAndNotVouchedFor) {
   EXPECT_EQ(rig->Get(kData, 1), "x");
 }
 
-TEST_F(BlkDeviceTest, AReadThatEndsEarlyIsAnError) {
+TEST_P(BlkDeviceTest, AReadThatEndsEarlyIsAnError) {
   Submit(wire::kBlkRequestIn, 0, {{kData, 1024, true}});
   rig->Kick(0);
   io.Complete(0, 0, 512);  // the file was truncated
   EXPECT_EQ(Status(0), wire::kBlkStatusIoError);
 }
 
-TEST_F(BlkDeviceTest, AnEmptyTransferSucceeds) {
+TEST_P(BlkDeviceTest, AnEmptyTransferSucceeds) {
   Submit(wire::kBlkRequestIn, 0, {});
   rig->Kick(0);
   EXPECT_EQ(io.pending(), 0u);
   EXPECT_EQ(Status(0), wire::kBlkStatusOk);
 }
 
-TEST_F(BlkDeviceTest, Configuration) {
+TEST_P(BlkDeviceTest, Configuration) {
   Build({.logical_block = 512, .physical_block = 4096});
   EXPECT_EQ(rig->Config<uint64_t>(0), kDiskBytes / 512);
   EXPECT_EQ(rig->Config<uint32_t>(offsetof(wire::BlkConfig, seg_max)), backend::kBlkMaxSegments);
@@ -190,7 +190,7 @@ TEST_F(BlkDeviceTest, Configuration) {
   EXPECT_EQ(rig->Config<uint16_t>(offsetof(wire::BlkConfig, num_queues)), 1);
 }
 
-TEST_F(BlkDeviceTest, SeveralQueues) {
+TEST_P(BlkDeviceTest, SeveralQueues) {
   Build({.queues = 3});
   EXPECT_EQ(rig->device().identity().max_queue_sizes.size(), 3u);
   EXPECT_NE(rig->device().identity().features & wire::kBlkFeatureMultiQueue, 0u);
@@ -203,7 +203,7 @@ TEST_F(BlkDeviceTest, SeveralQueues) {
   EXPECT_EQ(rig->Used(2).size(), 1u);
 }
 
-TEST_F(BlkDeviceTest, OnlyWritebackCanBeWrittenAndOnlyZeroOrOne) {
+TEST_P(BlkDeviceTest, OnlyWritebackCanBeWrittenAndOnlyZeroOrOne) {
   const auto write = [&](uint32_t offset, std::vector<std::byte> bytes) {
     return rig->device().WriteConfig(offset, bytes);
   };
@@ -218,20 +218,20 @@ TEST_F(BlkDeviceTest, OnlyWritebackCanBeWrittenAndOnlyZeroOrOne) {
   rig->Start(kAllBlkFeatures);
 }
 
-TEST_F(BlkDeviceTest, ABrokenAvailableIndexNeedsAReset) {
+TEST_P(BlkDeviceTest, ABrokenAvailableIndexNeedsAReset) {
   rig->driver(0).ExposeIdx(1000);
   EXPECT_FALSE(rig->Kick(0));
   ASSERT_EQ(rig->needs_reset().size(), 1u);
   EXPECT_THAT(std::string(rig->needs_reset()[0].message()), HasSubstr("available index"));
 }
 
-TEST_F(BlkDeviceTest, ABrokenChainIsPublishedAtOnce) {
+TEST_P(BlkDeviceTest, ABrokenChainIsPublishedAtOnce) {
   const uint16_t head = rig->Submit(0, {{UINT64_MAX, 16, false}});
   rig->Kick(0);
   EXPECT_THAT(rig->Used(0), ElementsAre(UsedEntry{head, 0}));
 }
 
-TEST_F(BlkDeviceTest, ResetWaitsForTheDiskAndTellsTheDriverNothing) {
+TEST_P(BlkDeviceTest, ResetWaitsForTheDiskAndTellsTheDriverNothing) {
   Submit(wire::kBlkRequestIn, 0, {{kData, 512, true}});
   Submit(wire::kBlkRequestIn, 1, {{kData, 512, true}});
   rig->Kick(0);
@@ -252,11 +252,36 @@ TEST_F(BlkDeviceTest, ResetWaitsForTheDiskAndTellsTheDriverNothing) {
   EXPECT_EQ(rig->Used(0).size(), 1u);
 }
 
-TEST_F(BlkDeviceTest, NoNewRequestsAfterReset) {
+TEST_P(BlkDeviceTest, NoNewRequestsAfterReset) {
   rig->Reset();
   EXPECT_FALSE(rig->device().OnQueue(0, 64));
   rig->Start(kAllBlkFeatures);
 }
+
+// A driver that is gone waits for none of it, and a dead guest would stay a zombie for so long.
+TEST_P(BlkDeviceTest, WhatContinuesStopsWithItsQueue) {
+  constexpr uint32_t kRequests = 5;
+  Build({.bytes = 8 << 20});
+  io.cached.resize(8 << 20);
+  for (uint32_t i = 0; i < kRequests; ++i) {
+    const std::vector<DeviceRig::Buffer> data(5, {kData, 1 << 20, true});
+    Submit(wire::kBlkRequestIn, 0, data);
+  }
+  while (rig->Kick(0)) {
+  }
+  const size_t at_work = io.pending();
+  EXPECT_EQ(at_work, kRequests) << "a part of each";
+  rig->BeginReset();
+  EXPECT_EQ(io.pending(), at_work) << "nothing new begins";
+  for (size_t i = 0; i < at_work; ++i) io.Complete();
+  EXPECT_EQ(io.pending(), 0u);
+  EXPECT_TRUE(rig->Drained());
+  EXPECT_THAT(rig->Used(0), IsEmpty());
+  rig->EndReset();
+  rig->Start(kAllBlkFeatures);
+}
+
+INSTANTIATE_TEST_SUITE_P(Bounce, BlkDeviceTest, ::testing::Bool());
 
 }  // namespace
 }  // namespace vmsg::testing

@@ -152,7 +152,7 @@ TEST_F(BlkOpenTest, TheHolderIsNamedIfKnown) {
 }
 
 // The device on a file, over io_uring.
-class BlkFileTest : public ::testing::TestWithParam<const char*> {
+class BlkFileTest : public ::testing::TestWithParam<std::tuple<const char*, bool>> {
  protected:
   static constexpr size_t kBytes = 1 << 20;
   static constexpr uint64_t kHeader = DeviceRig::kBuffers;
@@ -162,12 +162,15 @@ class BlkFileTest : public ::testing::TestWithParam<const char*> {
   void SetUp() override {
     path_ = dir_.File("disk", kBytes);
     before_ = TempDir::Content(path_);
-    auto opened = Open({{"path", path_}, {"direct", GetParam()}});
+    auto opened = Open({{"path", path_}, {"direct", std::get<0>(GetParam())}});
     if (!opened.ok()) GTEST_SKIP() << opened.status();
     auto io = backend::NewUringFileIo(&loop_);
     if (!io.ok()) GTEST_SKIP() << io.status();
     io_ = *std::move(io);
-    auto device = backend::CreateDevice(*std::move(opened), {.loop = &loop_, .io = io_.get()});
+    auto share = backend::NewGuestFileIo(io_.get(), &loop_, std::get<1>(GetParam()));
+    ASSERT_TRUE(share.ok()) << share.status();
+    share_ = *std::move(share);
+    auto device = backend::CreateDevice(*std::move(opened), {.loop = &loop_, .io = share_.get()});
     ASSERT_TRUE(device.ok()) << device.status();
     rig_ = std::make_unique<DeviceRig>(*std::move(device));
     rig_->Start(~uint64_t{0});
@@ -191,6 +194,7 @@ class BlkFileTest : public ::testing::TestWithParam<const char*> {
   std::string before_;
   ManualLoop loop_;
   std::unique_ptr<backend::AsyncFileIo> io_;
+  std::unique_ptr<backend::AsyncFileIo> share_;
   std::unique_ptr<DeviceRig> rig_;
 };
 
@@ -266,7 +270,8 @@ TEST_P(BlkFileTest, ResetWithRequestsAtTheDisk) {
   EXPECT_TRUE(loop_.Settle());
 }
 
-INSTANTIATE_TEST_SUITE_P(Direct, BlkFileTest, ::testing::Values("0", "1"));
+INSTANTIATE_TEST_SUITE_P(DirectAndBounce, BlkFileTest,
+                         ::testing::Combine(::testing::Values("0", "1"), ::testing::Bool()));
 
 }  // namespace
 }  // namespace vmsg::testing

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A block device on a disk whose completions the test lets go.
+// A block device on a disk whose completions the test lets go, with its requests copied and not.
 #pragma once
 
 #include <fcntl.h>
@@ -12,12 +12,13 @@
 #include "backend/devices/blk/blk_device.h"
 #include "tests/devices/device_rig.h"
 #include "tests/devices/held_file_io.h"
+#include "tests/devices/manual_loop.h"
 
 namespace vmsg::testing {
 
 inline constexpr uint64_t kAllBlkFeatures = ~uint64_t{0};
 
-class BlkTest : public ::testing::Test {
+class BlkTest : public ::testing::TestWithParam<bool> {
  protected:
   static constexpr uint64_t kDiskBytes = 256 * 512;
   static constexpr uint64_t kHeader = DeviceRig::kBuffers;
@@ -34,8 +35,13 @@ class BlkTest : public ::testing::Test {
 
   void Build(backend::BlkImage image, uint64_t features = kAllBlkFeatures) {
     if (rig != nullptr) TearDown();
-    image.bytes = kDiskBytes;
-    rig = std::make_unique<DeviceRig>(std::make_unique<backend::BlkDevice>(std::move(image), &io));
+    if (image.bytes == 0) image.bytes = kDiskBytes;
+    rig.reset();
+    auto made = backend::NewGuestFileIo(&io, &loop, GetParam());
+    ASSERT_TRUE(made.ok()) << made.status();
+    share = *std::move(made);
+    rig = std::make_unique<DeviceRig>(
+        std::make_unique<backend::BlkDevice>(std::move(image), share.get()));
     rig->Start(features);
     requests_ = 0;
   }
@@ -56,6 +62,8 @@ class BlkTest : public ::testing::Test {
   int Status(uint32_t request) { return static_cast<uint8_t>(rig->Get(StatusOf(request), 1)[0]); }
 
   HeldFileIo io{kDiskBytes};
+  ManualLoop loop;
+  std::unique_ptr<backend::AsyncFileIo> share;  // what the device is given
   std::unique_ptr<DeviceRig> rig;
   uint32_t requests_ = 0;
 };

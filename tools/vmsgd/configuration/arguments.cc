@@ -41,6 +41,8 @@ const char* HelpText() {
          "  --max-window-pages=N   pages of 4 KiB that one guest may have mapped; default 65536\n"
          "  --spin-us=N            longest time a thread polls before it sleeps; default 50,\n"
          "                         0: never\n"
+         "  --bounce=auto|on|off   copy disk requests, so that none at the disk names a guest's\n"
+         "                         pages; default auto: in a PV domain\n"
          "  --check-domains=N      seconds between looks at which guests Xen says live; default "
          "30,\n"
          "                         0: only when xenstore says that a domain ended\n"

@@ -67,6 +67,18 @@ absl::Status SetClaimStandaloneDisks(const std::string& value, Arguments& argume
   return absl::OkStatus();
 }
 
+absl::Status SetBounce(const std::string& value, Arguments& arguments) {
+  using Bounce = backend::ServiceOptions::Bounce;
+  constexpr std::pair<const char*, Bounce> kChoices[] = {
+      {"auto", Bounce::kAuto}, {"on", Bounce::kOn}, {"off", Bounce::kOff}};
+  for (const auto& [name, bounce] : kChoices) {
+    if (value != name) continue;
+    arguments.service.bounce = bounce;
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError("auto, on or off");
+}
+
 absl::Status SetTrace(const std::string& value, Arguments& arguments) {
   arguments.service.trace_path = value;
   return absl::OkStatus();
@@ -106,6 +118,7 @@ const std::vector<OptionRow>& OptionTable() {
       {"io-threads", true, WhenChanged::kAtRestart, SetIoThreads},
       {"max-window-pages", true, WhenChanged::kAtReload, SetMaxWindowPages},
       {"spin-us", true, WhenChanged::kAtReload, SetSpin},
+      {"bounce", true, WhenChanged::kAtRestart, SetBounce},
       {"check-domains", true, WhenChanged::kAtRestart, SetCheckDomains},
       {"config-dir", true, WhenChanged::kAtRestart, SetConfigDir},
       {"claim-standalone-disks", true, WhenChanged::kAtRestart, SetClaimStandaloneDisks},
