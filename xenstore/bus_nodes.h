@@ -60,6 +60,8 @@ inline constexpr char kMaxWindowPages[] = "max-window-pages";
 inline constexpr char kMaxRingOrder[] = "max-ring-order";
 inline constexpr char kFeatureRingEventIdx[] =
     "feature-ring-event-idx";  // both directories: 1 = notification suppression
+inline constexpr char kFeatureQueueResume[] =
+    "feature-queue-resume";  // both directories: 1 = a virtqueue goes on where its used ring is
 inline constexpr char kHotplugErrorNode[] =
     "hotplug-error";  // backend directory: why the bus was refused
 

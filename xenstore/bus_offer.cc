@@ -93,7 +93,8 @@ absl::Status WriteOffer(Store& store, const BusAddress& bus, const BackendOffer&
                              {kMaxMessageSize, absl::StrCat(offer.max_message_size)},
                              {kMaxWindowPages, absl::StrCat(offer.max_window_pages)},
                              {kMaxRingOrder, absl::StrCat(offer.max_ring_order)},
-                             {kFeatureRingEventIdx, offer.ring_event_idx ? "1" : "0"}},
+                             {kFeatureRingEventIdx, offer.ring_event_idx ? "1" : "0"},
+                             {kFeatureQueueResume, offer.queue_resume ? "1" : "0"}},
                             XenbusState::kInitWait);
 }
 
@@ -122,6 +123,9 @@ absl::StatusOr<BackendOffer> ReadOffer(NodeAccess& nodes, const BusAddress& bus)
   absl::StatusOr<bool> event_idx = ReadFeature(nodes, directory, kFeatureRingEventIdx, true);
   if (!event_idx.ok()) return event_idx.status();
   offer.ring_event_idx = *event_idx;
+  absl::StatusOr<bool> resume = ReadFeature(nodes, directory, kFeatureQueueResume, true);
+  if (!resume.ok()) return resume.status();
+  offer.queue_resume = *resume;
   return offer;
 }
 
@@ -133,7 +137,8 @@ absl::Status WriteRequest(Store& store, const BusAddress& bus, const FrontendReq
                              {kEventChannel, absl::StrCat(request.event_channel)},
                              {kDirectoryRef, absl::StrCat(request.directory_ref)},
                              {kDirectoryPages, absl::StrCat(request.directory_pages)},
-                             {kFeatureRingEventIdx, request.ring_event_idx ? "1" : "0"}},
+                             {kFeatureRingEventIdx, request.ring_event_idx ? "1" : "0"},
+                             {kFeatureQueueResume, request.queue_resume ? "1" : "0"}},
                             XenbusState::kInitialised);
 }
 
@@ -174,6 +179,10 @@ absl::StatusOr<FrontendRequest> ReadRequest(NodeAccess& nodes, const BusAddress&
       ReadFeature(nodes, directory, kFeatureRingEventIdx, offer.ring_event_idx);
   if (!event_idx.ok()) return event_idx.status();
   request.ring_event_idx = *event_idx;
+  absl::StatusOr<bool> resume =
+      ReadFeature(nodes, directory, kFeatureQueueResume, offer.queue_resume);
+  if (!resume.ok()) return resume.status();
+  request.queue_resume = *resume;
   return request;
 }
 

@@ -30,6 +30,7 @@ struct BackendOffer {
   uint32_t max_window_pages = 0;         // 4 KiB pages
   uint32_t max_ring_order = 0;           // 2^order data pages
   bool ring_event_idx = true;
+  bool queue_resume = true;
   bool operator==(const BackendOffer&) const = default;
 };
 
@@ -41,6 +42,7 @@ struct FrontendRequest {
   uint32_t directory_ref = 0;    // grant of the first directory page
   uint32_t directory_pages = 0;  // pages of window
   bool ring_event_idx = false;
+  bool queue_resume = false;
   bool operator==(const FrontendRequest&) const = default;
 };
 

@@ -31,7 +31,8 @@ BusEndpoint::BusEndpoint(const Parts& parts, const RingMemory& ring, const BusOp
                               ++counters_.problems;
                               parts_.events.OnProblem(-1, what);
                             }}),
-      tap_(options.tap) {
+      tap_(options.tap),
+      queue_resume_(options.queue_resume) {
   parts_.loop.AddPoller(this);
   Wake();
 }
@@ -51,9 +52,8 @@ absl::Status BusEndpoint::AddDevice(uint16_t number, std::unique_ptr<Device> dev
         absl::StrCat("device ", number, " refused: a bus has at most ", kMaxDevicesPerBus));
   }
   auto channel = std::make_unique<DeviceChannel>(number, static_cast<ChannelOwner&>(*this));
-  if (absl::Status status = channel->Attach(std::move(device), parts_.window); !status.ok()) {
-    return status;
-  }
+  absl::Status status = channel->Attach(std::move(device), parts_.window, queue_resume_);
+  if (!status.ok()) return status;
   channels_.emplace(number, std::move(channel));
   if (announce) QueueDeviceEvent(number, wire::kDeviceReady);
   return absl::OkStatus();

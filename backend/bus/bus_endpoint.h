@@ -56,6 +56,7 @@ struct BusOptions {
   const wire::Profile* profile = nullptr;
   size_t message_size = wire::kMaxMessageSize;  // negotiated, header included
   bool suppression = false;                     // feature-ring-event-idx
+  bool queue_resume = false;                    // feature-queue-resume
   uint32_t max_window_pages = 0;
   MessageTap* tap = nullptr;  // may be null
 };
@@ -141,6 +142,7 @@ class BusEndpoint : public Poller, private ChannelOwner {
   Outbox outbox_;
   WindowRequests window_requests_;
   MessageTap* const tap_;
+  const bool queue_resume_;
 
   std::array<std::byte, wire::kMaxMessageSize> record_;
   size_t held_ = 0;  // size of a message in record_ that waits for its device; 0: none

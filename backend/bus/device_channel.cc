@@ -8,9 +8,10 @@ namespace vmsg::backend {
 
 using wire::MessageId;
 
-absl::Status DeviceChannel::Attach(std::unique_ptr<Device> device, grants::Window& window) {
+absl::Status DeviceChannel::Attach(std::unique_ptr<Device> device, grants::Window& window,
+                                   bool queue_resume) {
   absl::StatusOr<std::unique_ptr<DeviceTransport>> transport =
-      DeviceTransport::Create(std::move(device), window, *this);
+      DeviceTransport::Create(std::move(device), window, *this, queue_resume);
   if (!transport.ok()) return transport.status();
   transport_ = *std::move(transport);
   return absl::OkStatus();

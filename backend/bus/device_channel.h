@@ -40,7 +40,7 @@ class DeviceChannel : private TransportEvents {
   DeviceChannel(uint16_t number, ChannelOwner& owner) : number_(number), owner_(owner) {}
   ~DeviceChannel() override = default;
 
-  absl::Status Attach(std::unique_ptr<Device> device, grants::Window& window);
+  absl::Status Attach(std::unique_ptr<Device> device, grants::Window& window, bool queue_resume);
 
   // False: as many requests wait as may; give it again later.
   bool CanTake() const { return pending_.size() < kMaxPendingRequests; }

@@ -254,6 +254,7 @@ void BusControl::Serve(const xenstore::FrontendRequest& request, MappedRing ring
   const SessionOptions options{.name = Name(),
                                .message_size = request.message_size,
                                .suppression = request.ring_event_idx,
+                               .queue_resume = request.queue_resume,
                                .max_window_pages = services_.offer.max_window_pages,
                                .bounce = services_.bounce};
   Session::Parts parts;

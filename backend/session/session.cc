@@ -30,6 +30,7 @@ absl::StatusOr<std::unique_ptr<Session>> Session::Start(Parts parts,
                                     BusOptions{.profile = &wire::Profile::V1(),
                                                .message_size = options.message_size,
                                                .suppression = options.suppression,
+                                               .queue_resume = options.queue_resume,
                                                .max_window_pages = options.max_window_pages,
                                                .tap = session->parts_.tap.get()});
   session->parts_.port->SetHandler([raw = session.get()] { raw->endpoint_->OnEvent(); });

@@ -27,6 +27,7 @@ struct SessionOptions {
   std::string name;  // for log lines: "g<domain>/<bus>"
   size_t message_size = wire::kMaxMessageSize;
   bool suppression = false;
+  bool queue_resume = false;
   uint32_t max_window_pages = 0;
   // Disk requests are copied: none in flight names the guest's pages (NewGuestFileIo).
   bool bounce = false;

@@ -30,7 +30,8 @@ size_t Room(std::span<std::byte> scratch, size_t fixed) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<DeviceTransport>> DeviceTransport::Create(
-    std::unique_ptr<Device> device, grants::Window& window, TransportEvents& events) {
+    std::unique_ptr<Device> device, grants::Window& window, TransportEvents& events,
+    bool queue_resume) {
   const DeviceIdentity& identity = device->identity();
   if (identity.max_queue_sizes.size() > kMaxQueuesPerDevice) {
     return absl::InvalidArgumentError(
@@ -43,15 +44,17 @@ absl::StatusOr<std::unique_ptr<DeviceTransport>> DeviceTransport::Create(
           absl::StrCat("a queue size of ", size, " is no power of two of at most ", kMaxQueueSize));
     }
   }
-  return std::unique_ptr<DeviceTransport>(new DeviceTransport(std::move(device), window, events));
+  return std::unique_ptr<DeviceTransport>(
+      new DeviceTransport(std::move(device), window, events, queue_resume));
 }
 
 DeviceTransport::DeviceTransport(std::unique_ptr<Device> device, grants::Window& window,
-                                 TransportEvents& events)
+                                 TransportEvents& events, bool queue_resume)
     : device_(std::move(device)),
       identity_(device_->identity()),
       window_(window),
       events_(events),
+      queue_resume_(queue_resume),
       features_(identity_.features),
       queues_(identity_.max_queue_sizes.size()) {}
 

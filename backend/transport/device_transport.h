@@ -44,11 +44,12 @@ class TransportEvents {
 // request whose answer is deferred, none may be handled until it was given.
 class DeviceTransport : private DeviceHost {
  public:
-  // `window` and `events` must outlive the result. InvalidArgument: the device's identity is not
-  // one that can be offered.
+  // `window` and `events` must outlive the result. queue_resume: the bus has feature-queue-resume.
+  // InvalidArgument: the device's identity is not one that can be offered.
   static absl::StatusOr<std::unique_ptr<DeviceTransport>> Create(std::unique_ptr<Device> device,
                                                                  grants::Window& window,
-                                                                 TransportEvents& events);
+                                                                 TransportEvents& events,
+                                                                 bool queue_resume = false);
   // Nothing may be in flight: Shutdown has finished.
   ~DeviceTransport() override;
 
@@ -109,7 +110,8 @@ class DeviceTransport : private DeviceHost {
   };
   enum class Operation : uint8_t { kNone, kReset, kResetQueue, kSetQueue };
 
-  DeviceTransport(std::unique_ptr<Device> device, grants::Window& window, TransportEvents& events);
+  DeviceTransport(std::unique_ptr<Device> device, grants::Window& window, TransportEvents& events,
+                  bool queue_resume);
 
   // DeviceHost, transport_queues.cc unless noted.
   SplitQueue* queue(uint32_t index) override;
@@ -134,6 +136,7 @@ class DeviceTransport : private DeviceHost {
   const DeviceIdentity identity_;
   grants::Window& window_;
   TransportEvents& events_;
+  const bool queue_resume_;
 
   FeatureNegotiation features_;
   uint32_t status_ = 0;

@@ -87,7 +87,8 @@ void DeviceTransport::InstallQueue(const wire::SetVqueueRequest& request) {
                           .driver = request.driver_addr,
                           .device = request.device_addr},
                          {.event_idx = (features & wire::kFeatureEventIdx) != 0,
-                          .indirect = (features & wire::kFeatureIndirectDesc) != 0});
+                          .indirect = (features & wire::kFeatureIndirectDesc) != 0,
+                          .resume = queue_resume_});
   if (!ring.ok()) {
     events_.Problem(absl::Status(
         ring.status().code(),

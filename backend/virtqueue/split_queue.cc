@@ -90,6 +90,7 @@ absl::StatusOr<std::unique_ptr<SplitQueue>> SplitQueue::Create(grants::Window& w
       }
     }
   }
+  if (absl::Status status = queue->StartCursors(); !status.ok()) return status;
   queue->in_flight_heads_.resize((layout.size + 63) / 64);
   return queue;
 }
@@ -105,6 +106,21 @@ SplitQueue::~SplitQueue() {
   for (size_t i = 0; i < std::size(pinned); ++i) {
     if (*pinned[i]) window_.Unpin(areas[i].address, areas[i].size);
   }
+}
+
+absl::Status SplitQueue::StartCursors() {
+  const auto used = used_.Load<uint16_t>(wire::kUsedIdxOffset, std::memory_order_acquire);
+  if (!features_.resume) {
+    if (used == 0) return absl::OkStatus();
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the used index in the device area at ", layout_.device, " is ", used,
+        ", so this ring was in use, and the frontend did not ask for feature-queue-resume: a ring ",
+        "starts with zeros"));
+  }
+  // What the driver did with its available index meanwhile is checked against this by Refresh.
+  next_avail_ = seen_avail_ = used_idx_ = published_used_ = used;
+  announce_ = true;
+  return absl::OkStatus();
 }
 
 uint16_t SplitQueue::AvailIdx() const {
@@ -202,6 +218,7 @@ bool SplitQueue::Publish() {
   // Sequentially consistent, both: the driver writes its wish and then looks at the index, so that
   // one of the two sees the other.
   used_.Store<uint16_t>(wire::kUsedIdxOffset, used_idx_, std::memory_order_seq_cst);
+  if (std::exchange(announce_, false)) return true;
   if (!features_.event_idx) {
     const auto flags =
         avail_.Load<uint16_t>(wire::kAvailableFlagsOffset, std::memory_order_seq_cst);

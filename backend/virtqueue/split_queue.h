@@ -28,6 +28,7 @@ struct QueueLayout {
 struct QueueFeatures {
   bool event_idx = false;  // VIRTIO_F_EVENT_IDX
   bool indirect = false;   // VIRTIO_F_INDIRECT_DESC
+  bool resume = false;     // feature-queue-resume of the bus
 };
 
 // A checked descriptor chain: its buffers lie in the window and stay mapped until the chain is
@@ -68,7 +69,10 @@ class SplitQueue {
   static constexpr uint32_t kMaxBrokenPerPop = 16;
 
   // Pins the three areas (desc 16-byte, driver 2-byte, device 4-byte aligned; none at address 0;
-  // not overlapping each other). InvalidArgument names the area, the value and the rule.
+  // not overlapping each other). A ring that was in use, by its used index, goes on there if
+  // features.resume: what was taken from it and not published is made available again by the
+  // driver. Without it such a ring is refused. InvalidArgument names the area, the value and the
+  // rule.
   static absl::StatusOr<std::unique_ptr<SplitQueue>> Create(grants::Window& window,
                                                             const QueueLayout& layout,
                                                             const QueueFeatures& features);
@@ -86,7 +90,9 @@ class SplitQueue {
   // driver at Publish. After Stop nothing is written to the used ring.
   void Return(DescriptorChain&& chain, uint32_t written);
 
-  // Makes returned chains visible; true when the driver wants to be told (EVENT_USED).
+  // Makes returned chains visible; true when the driver wants to be told (EVENT_USED), and the
+  // first time after a resume: the queue's last publication before it may not have been announced,
+  // and the driver's wish is one for that.
   [[nodiscard]] bool Publish();
 
   // Notifications from the driver: off while we look at the queue ourselves. Enable returns true
@@ -111,6 +117,8 @@ class SplitQueue {
  private:
   SplitQueue(grants::Window& window, const QueueLayout& layout, const QueueFeatures& features);
 
+  // Where both indexes start: 0, or what the used ring says.
+  absl::Status StartCursors();
   // Reads the available index when all that was seen is consumed. False: nothing new.
   absl::StatusOr<bool> Refresh();
   // Walks the chain of `head` into `chain`, pinning as it goes.
@@ -136,13 +144,15 @@ class SplitQueue {
   grants::GuestArea avail_;
   grants::GuestArea used_;
 
-  // Cursors are ours: never read back from memory that the driver can write.
+  // Cursors are ours: read once at most, by a resume, and never again from memory that the driver
+  // can write.
   uint16_t next_avail_ = 0;      // next entry of the available ring to take
   uint16_t seen_avail_ = 0;      // available index as last read and accepted
   uint16_t used_idx_ = 0;        // next entry of the used ring to write
   uint16_t published_used_ = 0;  // used index that the driver sees
   bool dead_ = false;            // the available index lied
   bool stopped_ = false;
+  bool announce_ = false;  // the next publication, whatever the driver wishes
 
   uint32_t in_flight_ = 0;
   std::vector<uint64_t> in_flight_heads_;  // a bit for each head

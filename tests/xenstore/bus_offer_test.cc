@@ -21,7 +21,8 @@ constexpr FrontendRequest kRequest{.version = 1,
                                    .event_channel = 17,
                                    .directory_ref = 9,
                                    .directory_pages = 1024,
-                                   .ring_event_idx = true};
+                                   .ring_event_idx = true,
+                                   .queue_resume = true};
 
 class BusOfferTest : public testing::Test {
  protected:
@@ -87,19 +88,45 @@ TEST_F(BusOfferTest, ABackendNodeThatNamesAnotherBusIsRefused) {
   EXPECT_TRUE(absl::IsInvalidArgument(ReadOwnBus(*frontend_, kOfferedBus.id).status()));
 }
 
-TEST_F(BusOfferTest, SuppressionIsOffWithoutItsNode) {
+// A frontend that knows nothing of a feature does not get it, whatever the backend offers.
+TEST_F(BusOfferTest, AFeatureIsOffWithoutItsNode) {
   ASSERT_TRUE(WriteRequest(*frontend_, kOfferedBus, kRequest).ok());
   tree_.Erase(Front("feature-ring-event-idx"));
   EXPECT_FALSE(ReadRequest(*backend_, kOfferedBus, kOffer)->ring_event_idx);
+  EXPECT_TRUE(ReadRequest(*backend_, kOfferedBus, kOffer)->queue_resume);
+  tree_.Erase(Front("feature-queue-resume"));
+  EXPECT_FALSE(ReadRequest(*backend_, kOfferedBus, kOffer)->queue_resume);
 }
 
-TEST_F(BusOfferTest, SuppressionThatWasNotOfferedIsRefused) {
+// The next frontend may be another program: it says each time what it wants.
+TEST_F(BusOfferTest, AFrontendThatDoesNotWantAFeatureSaysSo) {
   ASSERT_TRUE(WriteRequest(*frontend_, kOfferedBus, kRequest).ok());
-  BackendOffer without = kOffer;
-  without.ring_event_idx = false;
-  absl::StatusOr<FrontendRequest> request = ReadRequest(*backend_, kOfferedBus, without);
-  ASSERT_TRUE(absl::IsInvalidArgument(request.status()));
-  EXPECT_THAT(request.status().message(), HasSubstr("feature-ring-event-idx"));
+  FrontendRequest plain = kRequest;
+  plain.ring_event_idx = plain.queue_resume = false;
+  ASSERT_TRUE(WriteRequest(*frontend_, kOfferedBus, plain).ok());
+  EXPECT_EQ(*ReadRequest(*backend_, kOfferedBus, kOffer), plain);
+}
+
+TEST_F(BusOfferTest, AFeatureThatWasNotOfferedIsRefused) {
+  ASSERT_TRUE(WriteRequest(*frontend_, kOfferedBus, kRequest).ok());
+  for (const bool suppression : {true, false}) {
+    BackendOffer without = kOffer;
+    (suppression ? without.ring_event_idx : without.queue_resume) = false;
+    absl::StatusOr<FrontendRequest> request = ReadRequest(*backend_, kOfferedBus, without);
+    ASSERT_TRUE(absl::IsInvalidArgument(request.status()));
+    EXPECT_THAT(request.status().message(),
+                HasSubstr(suppression ? "feature-ring-event-idx" : "feature-queue-resume"));
+  }
+}
+
+TEST_F(BusOfferTest, AnOfferWithoutTheFeaturesIsReadAsOne) {
+  BackendOffer plain = kOffer;
+  plain.ring_event_idx = plain.queue_resume = false;
+  ASSERT_TRUE(WriteOffer(*backend_, kOfferedBus, plain).ok());
+  EXPECT_EQ(*ReadOffer(*frontend_, kOfferedBus), plain);
+  tree_.Erase(Back("feature-ring-event-idx"));
+  tree_.Erase(Back("feature-queue-resume"));
+  EXPECT_EQ(*ReadOffer(*frontend_, kOfferedBus), plain);
 }
 
 TEST_F(BusOfferTest, RingAndDirectoryInOneGrantAreRefused) {

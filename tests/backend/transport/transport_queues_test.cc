@@ -104,6 +104,33 @@ TEST_F(TransportQueuesTest, NothingIsTakenBeforeDriverOkAndEverythingAfter) {
   EXPECT_EQ(device_->held.size(), 1u) << "its EVENT_AVAIL came before";
 }
 
+TEST_F(TransportQueuesTest, ARingThatWasInUseIsRefusedWithoutResume) {
+  Negotiate();
+  memory_.Store<uint16_t>(ring0_.layout().device + wire::kUsedIdxOffset, 5);
+  EXPECT_TRUE(SetQueue(0, ring0_.layout()));
+  EXPECT_EQ(GetQueue(0).cur_size, 0u);
+  ASSERT_EQ(problems_.size(), 1u);
+  EXPECT_THAT(problems_[0], HasSubstr("SET_VQUEUE of queue 0 refused: the used index"));
+  EXPECT_THAT(problems_[0], HasSubstr("feature-queue-resume"));
+}
+
+TEST_F(TransportQueuesTest, ARingThatWasInUseGoesOnWithResume) {
+  Make(/*queue_resume=*/true);
+  Negotiate();
+  memory_.Store<uint16_t>(ring0_.layout().device + wire::kUsedIdxOffset, 65535);
+  ring0_.WriteDesc(4, {.address = kBuffer, .length = 64, .flags = kWrite});
+  memory_.Store<uint16_t>(ring0_.layout().driver + wire::kAvailableRingOffset + 2 * 15, 4);
+  ring0_.ExposeIdx(0);
+  EXPECT_TRUE(SetQueue(0, ring0_.layout()));
+  SetStatus(kAck | kDriver | kFeaturesOk | kDriverOk);
+  RunToRest();
+  ASSERT_EQ(device_->held.size(), 1u) << "without an EVENT_AVAIL";
+  device_->ReturnOne(17);
+  EXPECT_THAT(used_events_, ElementsAre(0u));
+  EXPECT_EQ(memory_.Load<uint16_t>(ring0_.layout().device + wire::kUsedIdxOffset), 0);
+  EXPECT_EQ(memory_.Load<uint32_t>(ring0_.layout().device + wire::kUsedRingOffset + 8 * 15), 4u);
+}
+
 // [device:Device Operation / Virtqueue Changes During Operation]
 TEST_F(TransportQueuesTest, QueueCanBeSetUpWhileTheDeviceRuns) {
   GoLive();

@@ -40,9 +40,10 @@ class TransportRig : public ::testing::Test, private backend::TransportEvents {
     EXPECT_TRUE(device_->destroyed);
   }
 
-  void Make() {
+  // queue_resume: the bus has feature-queue-resume.
+  void Make(bool queue_resume = false) {
     auto made = backend::DeviceTransport::Create(std::make_unique<HeldDevice>(device_),
-                                                 memory_.window(), *this);
+                                                 memory_.window(), *this, queue_resume);
     ASSERT_TRUE(made.ok()) << made.status();
     transport_ = *std::move(made);
   }
