@@ -70,6 +70,7 @@ class Emulation:
         """Raises AssertionError with what it printed unless it ends with 0, or says that it is ready."""
         line = self.here(command(line))
         arguments = dict(shell=True, executable="/bin/bash", cwd=self.directory, text=True,
+                         errors="replace",
                          env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         if line.endswith("&"):
             with open(self.log_path, "a", encoding="utf-8") as log:

@@ -115,6 +115,12 @@ def check_name(name):
                 yield name, 1, f'"{word}" in a name does not say what the file is for'
 
 
+def check_program(name, lines):
+    """Each of tools' programs says its version and notices a full disk, in the same place."""
+    if re.fullmatch(r"tools/[^/]+/main\.cc", name) and not any("RunProgram(" in l for l in lines):
+        yield name, len(lines), "main() returns vmsg::RunProgram(...) (tools/program/program.h)"
+
+
 def check_file(root, name):
     path = os.path.join(root, name)
     yield from check_name(name)
@@ -130,6 +136,7 @@ def check_file(root, name):
         yield name, MAX_LINES + 1, f"{len(lines)} lines, at most {MAX_LINES}: split by purpose"
     if not name.endswith((".cc", ".h", ".c")):
         return
+    yield from check_program(name, lines)
     for number, line in enumerate(lines, 1):
         found = INCLUDE.match(line)
         rule = found and check_include(name, found.group(1), found.group(2))

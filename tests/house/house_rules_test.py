@@ -91,6 +91,13 @@ class HouseRules(unittest.TestCase):
             self.assertEqual([f for f, _, _ in found], [name])
         self.assertEqual(self.check({"grants/commonwealth.h": SPDX}), [])
 
+    def test_program_without_the_common_frame(self):
+        main = SPDX + "int main() { return 0; }\n"
+        found = self.check({"tools/x/main.cc": main, "tests/x/main.cc": main})
+        self.assertEqual([f for f, _, _ in found], ["tools/x/main.cc"])
+        framed = SPDX + 'int main(int c, char** v) { return RunProgram("x", c, v, Main); }\n'
+        self.assertEqual(self.check({"tools/x/main.cc": framed}), [])
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -17,6 +17,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "tools/program/program.h"
 #include "virtio-msg/capture.h"
 #include "virtio-msg/codec.h"
 #include "virtio-msg/describe.h"
@@ -30,7 +31,7 @@ constexpr char kUsage[] =
     "Prints virtio-msg messages, one line each: names and fields.\n"
     "  FILE    a capture written by vmsgd --trace (pcap); - reads standard input\n"
     "  --raw   FILE holds bare records, each padded to 8 bytes: a stream or a ring's memory\n"
-    "  --help  this text\n"
+    "  --help  this text; --version the program's version\n"
     "A line of a capture: seconds since the first message, guest domain/bus, direction\n"
     "(-> driver to device, <- device to driver), message. A line of a raw stream begins with\n"
     "the record's offset. What cannot be read is printed as malformed, with the reason and hex.\n"
@@ -199,14 +200,10 @@ int Main(int argc, char** argv) {
     std::fprintf(stderr, "vmsg-decode: %s: %s\n", path, std::string(status.message()).c_str());
     return 1;
   }
-  if (std::fflush(stdout) != 0) {
-    std::fprintf(stderr, "vmsg-decode: cannot write: %s\n", std::strerror(errno));
-    return 1;
-  }
   return 0;
 }
 
 }  // namespace
 }  // namespace vmsg
 
-int main(int argc, char** argv) { return vmsg::Main(argc, argv); }
+int main(int argc, char** argv) { return vmsg::RunProgram("vmsg-decode", argc, argv, vmsg::Main); }

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "frontend-model/bus/bus_connection.h"
 #include "grants/platform.h"
+#include "tools/program/program.h"
 #include "tools/vmsg-frontend/commands.h"
 
 namespace vmsg::frontend_tool {
@@ -35,6 +36,7 @@ constexpr char kUsage[] =
 --dev N names the device; otherwise the first one of the right type is taken.
 --pages N: window at the start (1000); --extend N: a second segment, withdrawn at the end (0).
 --spin N: microseconds to look for answers before sleeping (50).
+--help: this text; --version: the program's version.
 Numbers may end in k, M or G. Exit status: 0 done, 1 failed, 2 not understood.
 )";
 
@@ -136,4 +138,6 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace vmsg::frontend_tool
 
-int main(int argc, char** argv) { return vmsg::frontend_tool::Main(argc, argv); }
+int main(int argc, char** argv) {
+  return vmsg::RunProgram("vmsg-frontend", argc, argv, vmsg::frontend_tool::Main);
+}

@@ -192,7 +192,7 @@ Options:
   --xen native|emulated:<dir>  which Xen (default: this machine's)
   --backend <domain>           where vmsgd runs (default: this domain)
   --timeout <seconds>          how long to wait for vmsgd (default 10)
-  --help                       this text
+  --help, --version            this text, the program's version
 
 Exit status: 0 done; 1 refused or not answered, with the reason on stderr; 2 wrong command line.
 )";

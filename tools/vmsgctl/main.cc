@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "grants/platform.h"
+#include "tools/program/program.h"
 #include "tools/vmsgctl/arguments.h"
 #include "tools/vmsgctl/commands.h"
 #include "xenstore/store.h"
@@ -11,8 +12,9 @@
 namespace vmsg::ctl {
 namespace {
 
-int Main(const std::vector<std::string>& words) {
-  absl::StatusOr<Arguments> arguments = ParseArguments(words);
+int Main(int argc, char** argv) {
+  absl::StatusOr<Arguments> arguments =
+      ParseArguments(std::vector<std::string>(argv + 1, argv + argc));
   if (!arguments.ok()) {
     std::cerr << "vmsgctl: " << arguments.status().message() << "\nvmsgctl --help says more.\n";
     return kExitUsage;
@@ -49,6 +51,4 @@ int Main(const std::vector<std::string>& words) {
 }  // namespace
 }  // namespace vmsg::ctl
 
-int main(int argc, char** argv) {
-  return vmsg::ctl::Main(std::vector<std::string>(argv + 1, argv + argc));
-}
+int main(int argc, char** argv) { return vmsg::RunProgram("vmsgctl", argc, argv, vmsg::ctl::Main); }

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "backend/runtime/rate_limited_log.h"
+#include "tools/program/program.h"
 #include "tools/vmsgd/configuration/arguments.h"
 #include "tools/vmsgd/daemon.h"
 
@@ -50,4 +51,4 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace vmsg
 
-int main(int argc, char** argv) { return vmsg::Main(argc, argv); }
+int main(int argc, char** argv) { return vmsg::RunProgram("vmsgd", argc, argv, vmsg::Main); }

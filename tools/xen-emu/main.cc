@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/strings/numbers.h"
+#include "tools/program/program.h"
 #include "tools/xen-emu/control/control.h"
 #include "tools/xen-emu/server.h"
 
@@ -37,6 +38,7 @@ constexpr char kUsage[] =
     "  --max-maptrack-frames N    256 mappings each, per domain (1024)\n"
     "  --gntalloc-limit N         pages that one domain shares (1048576)\n"
     "  --until-stdin-closes       end also when standard input is closed\n"
+    "  --help, --version          this text, the program's version\n"
     "Programs choose a domain by its directory: --xen=emulated:D is Dom0,\n"
     "--xen=emulated:D/domains/<domid> that guest. D/xenstored is a xenstored socket.\n";
 
@@ -176,4 +178,4 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace vmsg::emu
 
-int main(int argc, char** argv) { return vmsg::emu::Main(argc, argv); }
+int main(int argc, char** argv) { return vmsg::RunProgram("xen-emu", argc, argv, vmsg::emu::Main); }

@@ -56,7 +56,7 @@ const char* HelpText() {
          "  --sandbox=on|off       give up privileges and system calls after the start; default "
          "on\n"
          "  --ready-fd=FD          write \"ready\" to FD, not to standard output\n"
-         "  --help\n"
+         "  --help, --version      this text, the program's version\n"
          "\n"
          "Prints \"ready\" when it serves. SIGTERM and SIGINT: closes all buses and ends. SIGHUP:\n"
          "reads the configuration file again. SIGUSR1: logs the counters of each bus. Log lines\n"
