@@ -39,6 +39,7 @@ inline constexpr char kState[] = "state";  // xenbus state, decimal
 inline constexpr char kFrontend[] = "frontend";       // absolute path of the frontend directory
 inline constexpr char kFrontendId[] = "frontend-id";  // F
 inline constexpr char kOnline[] = "online";           // 1; 0 asks for removal
+inline constexpr char kForce[] = "force";             // 1 with online=0: do not ask the drivers
 inline constexpr char kDevice[] = "device";           // device/<dev_num>/..., not readable by F
 inline constexpr char kType[] = "type";               // device/<n>/type: blk, rng, console, ...
 inline constexpr char kDeviceOnline[] =
@@ -47,9 +48,13 @@ inline constexpr char kDeviceForce[] =
     "force";  // device/<n>/force: 1 with online=0: remove without asking the driver
 
 // In device/<n>, written by the backend.
-inline constexpr char kHotplugStatus[] = "hotplug-status";  // "connected" or "error"
+inline constexpr char kHotplugStatus[] = "hotplug-status";  // one of these:
 inline constexpr char kStatusConnected[] = "connected";
 inline constexpr char kStatusError[] = "error";
+// To be removed, and the driver was asked to let go of it.
+inline constexpr char kStatusAsked[] = "asked";
+// To be removed, and no driver has it any more; requests to what it names are still to end.
+inline constexpr char kStatusDraining[] = "draining";
 inline constexpr char kHotplugError[] = "hotplug-error";  // why the entry was refused
 
 // In the backend directory, written by the backend before state 2.

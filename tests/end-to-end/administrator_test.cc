@@ -5,6 +5,13 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <array>
+#include <functional>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
 #include "absl/strings/str_cat.h"
 #include "tests/end-to-end/machine.h"
 #include "xenstore/bus_nodes.h"
@@ -47,6 +54,30 @@ TEST_F(AdministratorTest, AMissingImageIsRefusedWithKeyValueAndReason) {
   EXPECT_EQ(run.exit_status, 1);
   EXPECT_THAT(run.err, AllOf(HasSubstr("path"), HasSubstr("/nowhere/at/all.img"),
                              HasSubstr("No such file")));
+  ExpectOnlyTheRngIsThere();
+}
+
+// Each number is chosen where it is written.
+TEST_F(AdministratorTest, ManyAtOnceAreAllAttachedAndAllDetached) {
+  constexpr int kMany = 30;
+  std::array<Finished, kMany> runs;
+  const auto all_at_once = [&](const std::function<std::vector<std::string>(int)>& arguments) {
+    std::vector<std::thread> threads;
+    threads.reserve(kMany);
+    for (int i = 0; i < kMany; ++i) {
+      threads.emplace_back([&, i] { runs[i] = Ctl(arguments(i)); });
+    }
+    for (std::thread& thread : threads) thread.join();
+    for (const Finished& run : runs) EXPECT_EQ(run.exit_status, 0) << run.err;
+  };
+  all_at_once([](int) { return std::vector<std::string>{"attach", "g1", "type=rng"}; });
+  // The one that was there, and these.
+  std::set<std::string> numbers;
+  for (const Finished& run : runs) numbers.insert(run.out);
+  EXPECT_EQ(numbers.size(), size_t{kMany});
+  all_at_once([](int i) {
+    return std::vector<std::string>{"detach", "g1", std::to_string(i + 1)};
+  });
   ExpectOnlyTheRngIsThere();
 }
 

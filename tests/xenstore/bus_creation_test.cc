@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/xenstore/memory_store.h"
+#include "xenstore/bus_offer.h"
 
 namespace vmsg::xenstore {
 namespace {
@@ -164,6 +165,7 @@ TEST_F(BusCreationTest, RemovedBusLeavesNoNode) {
   const size_t before = tree_.nodes().size();
   ASSERT_TRUE(AddBlk(7).ok());
   tree_.Set(BackendErrorPath(kBus), "refused");
+  ASSERT_TRUE(WriteState(*backend_, kBack, XenbusState::kClosed).ok());
   ASSERT_TRUE(RemoveBackendDirectory(*backend_, kBus).ok());
   EXPECT_FALSE(tree_.Has("/local/domain/3/backend/virtio-msg/5"));
   ASSERT_TRUE(RemoveBus(*toolstack_, kBus).ok());
@@ -173,6 +175,31 @@ TEST_F(BusCreationTest, RemovedBusLeavesNoNode) {
   // The kind's own directories stay.
   EXPECT_LE(left.size(), before + 4) << testing::PrintToString(left);
   EXPECT_FALSE(tree_.Has(kFront));
+}
+
+// Who removes what it asked to be removed may be late: something else of the same name is there.
+TEST_F(BusCreationTest, WhatWasMadeAnewIsNotRemoved) {
+  ASSERT_TRUE(AddBlk(7).ok());
+  EXPECT_TRUE(absl::IsNotFound(RemoveLeavingDevice(*backend_, kBus, 7)));
+  EXPECT_TRUE(absl::IsAlreadyExists(RemoveLeavingBus(*toolstack_, kBus)));
+  EXPECT_TRUE(absl::IsAlreadyExists(RemoveBackendDirectory(*backend_, kBus)));
+  EXPECT_TRUE(absl::IsFailedPrecondition(RequestEmptyBusRemoval(*toolstack_, kBus)));
+  EXPECT_EQ(tree_.Value(Back("online")), "1");
+  EXPECT_TRUE(tree_.Has(Back("device/7/type")));
+
+  ASSERT_TRUE(RequestDeviceRemoval(*toolstack_, kBus, 7, false).ok());
+  EXPECT_TRUE(RemoveLeavingDevice(*backend_, kBus, 7).ok());
+  EXPECT_TRUE(RequestEmptyBusRemoval(*toolstack_, kBus).ok());
+  EXPECT_TRUE(RemoveLeavingBus(*toolstack_, kBus).ok());
+  EXPECT_FALSE(tree_.Has(kBack));
+  EXPECT_TRUE(RemoveLeavingBus(*toolstack_, kBus).ok());
+}
+
+TEST_F(BusCreationTest, RemovalOfABusIsOneOfEachOfItsDevices) {
+  ASSERT_TRUE(AddBlk(7).ok());
+  ASSERT_TRUE(RequestBusRemoval(*toolstack_, kBus, /*force=*/true).ok());
+  EXPECT_EQ(tree_.Value(Back("force")), "1");
+  EXPECT_TRUE(RemoveLeavingDevice(*backend_, kBus, 7).ok());
 }
 
 TEST_F(BusCreationTest, RemovingOneBusKeepsTheOther) {

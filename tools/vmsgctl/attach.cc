@@ -68,7 +68,7 @@ absl::StatusOr<AttachPlan> MakePlan(const Arguments& arguments, Store& store) {
   absl::StatusOr<uint16_t> at =
       backend.has_value() ? xenstore::FindDomain(store, *backend) : xenstore::OwnDomain(store);
   if (!at.ok()) return at.status();
-  return xenstore::PlanAttachment(store, *frontend, *at, *std::move(items));
+  return xenstore::PlanAttachment(*frontend, *at, *std::move(items));
 }
 
 // What vmsgd answered, or that it did not.
@@ -106,16 +106,16 @@ absl::Status AwaitAnswer(Store& store, const BusAddress& bus, bool created_bus,
 // A bus that this call made and that holds nothing is not left behind.
 void RemoveEmptyBus(Store& store, const BusAddress& bus, bool vmsgd_answers,
                     absl::Duration timeout) {
-  absl::StatusOr<std::vector<uint16_t>> left = xenstore::ListDevices(store, bus);
-  if (!left.ok() || !left->empty()) return;
-  if (vmsgd_answers && xenstore::RequestBusRemoval(store, bus).ok()) {
+  // Others may have attached something to it meanwhile.
+  if (!xenstore::RequestEmptyBusRemoval(store, bus).ok()) return;
+  if (vmsgd_answers) {
     WaitFor(store, bus.BackendPath(), timeout, [&]() -> absl::StatusOr<bool> {
       absl::StatusOr<std::string> state =
           store.Read(absl::StrCat(bus.BackendPath(), "/", xenstore::kState));
       return absl::IsNotFound(state.status());
     }).IgnoreError();
   }
-  xenstore::RemoveBus(store, bus).IgnoreError();
+  xenstore::RemoveLeavingBus(store, bus).IgnoreError();
 }
 
 // Waits for the answers to one bus's entries; exit status.

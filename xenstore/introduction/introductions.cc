@@ -153,10 +153,8 @@ absl::Status Introductions::Attach(uint16_t id, const ConfigCatalog::Found& foun
     }
     backend = *named;
   }
-  absl::StatusOr<AttachPlan> plan =
-      PlanAttachment(*store_, id, backend, ItemsOfConfig(found.path, config));
-  if (!plan.ok()) return plan.status();
-  auto created = WriteAttachment(*store_, *plan, found.path);
+  AttachPlan plan = PlanAttachment(id, backend, ItemsOfConfig(found.path, config));
+  auto created = WriteAttachment(*store_, plan, found.path);
   if (!created.ok()) return created.status();
   listener_->OnAttached(id, domains_[id].name, found.path, config.entries.size());
   return absl::OkStatus();

@@ -166,11 +166,10 @@ absl::Status DiskClaims::Claim(const Key& key) {
   AttachItem item{.label = absl::StrCat("disk ", read("dev")), .entry = {}, .number = 0};
   item.entry.type = "blk";
   item.entry.keys = {{"path", params}, {"readonly", mode == "w" ? "0" : "1"}};
-  absl::StatusOr<AttachPlan> plan = PlanAttachment(*store_, key.frontend, self_, {std::move(item)});
-  if (!plan.ok()) return Refuse(key, plan.status());
-  auto created = WriteAttachment(*store_, *plan, "");
+  AttachPlan plan = PlanAttachment(key.frontend, self_, {std::move(item)});
+  auto created = WriteAttachment(*store_, plan, "");
   if (!created.ok()) return Refuse(key, created.status());
-  const uint16_t number = plan->buses.begin()->second[0].number;
+  const uint16_t number = plan.buses.begin()->second[0].number;
   disks_[key] = {.ready = false, .leaving = false, .number = number};
   absl::Status noted = WriteIfThere(key, kOurDevice, absl::StrCat(number));
   look_.insert(key);

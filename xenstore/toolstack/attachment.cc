@@ -69,27 +69,24 @@ std::vector<AttachItem> ItemsOfConfig(const std::string& path, const XlConfig& c
   return items;
 }
 
-absl::StatusOr<AttachPlan> PlanAttachment(NodeAccess& nodes, uint16_t frontend, uint16_t backend,
-                                          std::vector<AttachItem> items) {
+AttachPlan PlanAttachment(uint16_t frontend, uint16_t backend, std::vector<AttachItem> items) {
   AttachPlan plan{.frontend = frontend, .backend = backend, .buses = {}};
   for (AttachItem& item : items) plan.buses[item.entry.bus].push_back(std::move(item));
-  for (auto& [id, of_bus] : plan.buses) {
-    if (absl::Status status = AssignNumbers(nodes, plan.bus(id), of_bus); !status.ok()) {
-      return status;
-    }
-  }
   return plan;
 }
 
 absl::StatusOr<absl::btree_map<uint32_t, DeviceCreation>> WriteAttachment(
-    Store& store, const AttachPlan& plan, const std::string& config) {
+    Store& store, AttachPlan& plan, const std::string& config) {
   absl::btree_map<uint32_t, DeviceCreation> creations;
   absl::Status status = store.Transaction([&](NodeAccess& nodes) -> absl::Status {
     creations.clear();  // the body may run again
     if (!config.empty()) {
       if (absl::Status once = CheckNotAttached(nodes, plan); !once.ok()) return once;
     }
-    for (const auto& [id, items] : plan.buses) {
+    for (auto& [id, items] : plan.buses) {
+      if (absl::Status numbered = AssignNumbers(nodes, plan.bus(id), items); !numbered.ok()) {
+        return numbered;
+      }
       std::vector<DeviceNodesToWrite> devices;
       devices.reserve(items.size());
       for (const AttachItem& item : items) {

@@ -21,7 +21,7 @@ namespace vmsg::xenstore {
 struct AttachItem {
   std::string label;  // the entry as it was written, and where: for messages
   DeviceEntry entry;
-  uint16_t number = 0;  // chosen by PlanAttachment
+  uint16_t number = 0;  // chosen by WriteAttachment
 };
 
 struct AttachPlan {
@@ -35,16 +35,16 @@ struct AttachPlan {
 // The entries of a config without a `problem`, labelled with the file and their index.
 std::vector<AttachItem> ItemsOfConfig(const std::string& path, const XlConfig& config);
 
-// Numbers as given, then the lowest free ones. InvalidArgument: a number is taken, or given twice;
-// the text begins with the entry's label.
-absl::StatusOr<AttachPlan> PlanAttachment(NodeAccess& nodes, uint16_t frontend, uint16_t backend,
-                                          std::vector<AttachItem> items);
+// The items by their buses.
+AttachPlan PlanAttachment(uint16_t frontend, uint16_t backend, std::vector<AttachItem> items);
 
-// Writes it. `config`: the file the plan comes from, noted as the domain's; empty: none is noted.
-// What was done for each bus is returned by its id. AlreadyExists: a config was attached to this
-// domain before, and devices are left on one of the plan's buses. For other refusals see
-// AddDevices.
+// Chooses the numbers, those given and then the lowest free ones, notes them in the plan, and
+// writes it, in one transaction: others may attach at the same time. `config`: the file the plan
+// comes from, noted as the domain's; empty: none is noted. What was done for each bus is returned
+// by its id. InvalidArgument: a number is taken, or given twice; the text begins with the entry's
+// label. AlreadyExists: a config was attached to this domain before, and devices are left on one of
+// the plan's buses. For other refusals see AddDevices.
 absl::StatusOr<absl::btree_map<uint32_t, DeviceCreation>> WriteAttachment(
-    Store& store, const AttachPlan& plan, const std::string& config);
+    Store& store, AttachPlan& plan, const std::string& config);
 
 }  // namespace vmsg::xenstore

@@ -133,6 +133,21 @@ absl::Status AddDevice(NodeAccess& nodes, const BusAddress& bus, const DeviceNod
   return WriteAll(nodes, path, values);
 }
 
+absl::Status MadeAnew(const BusAddress& bus) {
+  return absl::AlreadyExistsError(absl::StrCat("bus ", bus.id, " of domain ", bus.frontend,
+                                               " was made anew meanwhile, and stays"));
+}
+
+absl::Status RemoveBusWithin(NodeAccess& nodes, const BusAddress& bus) {
+  if (absl::Status status = RemoveWithParents(nodes, bus.BackendPath(), 1); !status.ok()) {
+    return status;
+  }
+  if (absl::Status status = RemoveWithParents(nodes, bus.FrontendPath(), 1); !status.ok()) {
+    return status;
+  }
+  return RemoveWithParents(nodes, Parent(BackendErrorPath(bus)), 1);
+}
+
 }  // namespace
 
 absl::StatusOr<DeviceCreation> AddDevicesWithin(NodeAccess& nodes, const BusAddress& bus,
@@ -187,19 +202,64 @@ absl::Status RemoveDevice(Store& store, const BusAddress& bus, uint16_t number) 
   return store.Remove(DevicePath(bus, number));
 }
 
-absl::Status RequestBusRemoval(Store& store, const BusAddress& bus) {
+absl::StatusOr<bool> IsLeaving(NodeAccess& nodes, const BusAddress& bus, uint16_t number) {
+  absl::StatusOr<std::string> online =
+      nodes.Read(absl::StrCat(DevicePath(bus, number), "/", kDeviceOnline));
+  if (!online.ok()) return online.status();
+  if (*online == "0") return true;
+  online = nodes.Read(absl::StrCat(bus.BackendPath(), "/", kOnline));
+  return online.ok() && *online == "0";
+}
+
+absl::Status RemoveLeavingDevice(Store& store, const BusAddress& bus, uint16_t number) {
+  return store.Transaction([&](NodeAccess& nodes) -> absl::Status {
+    const std::string path = DevicePath(bus, number);
+    absl::StatusOr<bool> leaving = IsLeaving(nodes, bus, number);
+    if (!leaving.ok()) return leaving.status();
+    if (!*leaving) {
+      return absl::NotFoundError(absl::StrCat(path, " is another entry by now, and stays"));
+    }
+    return nodes.Remove(path);
+  });
+}
+
+absl::Status RequestBusRemoval(Store& store, const BusAddress& bus, bool force) {
   return store.Transaction([&](NodeAccess& nodes) -> absl::Status {
     absl::StatusOr<bool> exists = Exists(nodes, bus.BackendPath());
     if (!exists.ok()) return exists.status();
     if (!*exists) {
       return absl::NotFoundError(absl::StrCat("domain ", bus.frontend, " has no bus ", bus.id));
     }
-    return nodes.Write(absl::StrCat(bus.BackendPath(), "/", kOnline), "0");
+    std::vector<std::pair<std::string, std::string>> values;
+    if (force) values.emplace_back(kForce, "1");
+    values.emplace_back(kOnline, "0");
+    return WriteAll(nodes, bus.BackendPath(), values);
+  });
+}
+
+absl::Status RequestEmptyBusRemoval(Store& store, const BusAddress& bus) {
+  return store.Transaction([&](NodeAccess& nodes) -> absl::Status {
+    absl::StatusOr<std::vector<uint16_t>> devices = ListDevices(nodes, bus);
+    if (!devices.ok()) return devices.status();
+    if (!devices->empty()) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("bus ", bus.id, " of domain ", bus.frontend, " has devices"));
+    }
+    const std::string online = absl::StrCat(bus.BackendPath(), "/", kOnline);
+    absl::StatusOr<bool> exists = Exists(nodes, online);
+    if (!exists.ok()) return exists.status();
+    if (!*exists) {
+      return absl::NotFoundError(absl::StrCat("domain ", bus.frontend, " has no bus ", bus.id));
+    }
+    return nodes.Write(online, "0");
   });
 }
 
 absl::Status RemoveBackendDirectory(Store& store, const BusAddress& bus) {
-  return store.Transaction([&](NodeAccess& nodes) {
+  return store.Transaction([&](NodeAccess& nodes) -> absl::Status {
+    absl::StatusOr<std::string> state = nodes.Read(absl::StrCat(bus.BackendPath(), "/", kState));
+    if (!state.ok()) return state.status();
+    if (*state != StateText(XenbusState::kClosed)) return MadeAnew(bus);
     // Where it never reported an error, it may not be allowed to look for one.
     RemoveWithParents(nodes, Parent(BackendErrorPath(bus)), 1).IgnoreError();
     return RemoveWithParents(nodes, bus.BackendPath(), 1);
@@ -207,14 +267,17 @@ absl::Status RemoveBackendDirectory(Store& store, const BusAddress& bus) {
 }
 
 absl::Status RemoveBus(Store& store, const BusAddress& bus) {
+  return store.Transaction([&](NodeAccess& nodes) { return RemoveBusWithin(nodes, bus); });
+}
+
+absl::Status RemoveLeavingBus(Store& store, const BusAddress& bus) {
   return store.Transaction([&](NodeAccess& nodes) -> absl::Status {
-    if (absl::Status status = RemoveWithParents(nodes, bus.BackendPath(), 1); !status.ok()) {
-      return status;
+    absl::StatusOr<std::string> online = nodes.Read(absl::StrCat(bus.BackendPath(), "/", kOnline));
+    if (!online.ok() && !absl::IsNotFound(online.status())) return online.status();
+    if (online.ok() && *online != "0") {
+      return MadeAnew(bus);
     }
-    if (absl::Status status = RemoveWithParents(nodes, bus.FrontendPath(), 1); !status.ok()) {
-      return status;
-    }
-    return RemoveWithParents(nodes, Parent(BackendErrorPath(bus)), 1);
+    return RemoveBusWithin(nodes, bus);
   });
 }
 

@@ -41,14 +41,25 @@ absl::StatusOr<DeviceCreation> AddDevicesWithin(NodeAccess& nodes, const BusAddr
 absl::Status RequestDeviceRemoval(Store& store, const BusAddress& bus, uint16_t number, bool force);
 // Removes the nodes of an entry that no backend serves. NotFound: no such device.
 absl::Status RemoveDevice(Store& store, const BusAddress& bus, uint16_t number);
+// Its own removal, or its bus's, was asked for. NotFound: no such device.
+absl::StatusOr<bool> IsLeaving(NodeAccess& nodes, const BusAddress& bus, uint16_t number);
+// The same after such a request. NotFound: also when the entry that is there now is another
+// one, which was made since.
+absl::Status RemoveLeavingDevice(Store& store, const BusAddress& bus, uint16_t number);
 
-// Asks the backend to end the bus: online=0. NotFound: no such bus.
-absl::Status RequestBusRemoval(Store& store, const BusAddress& bus);
+// Asks the backend to end the bus: online=0, and force=1 when it shall not wait for the drivers.
+// NotFound: no such bus.
+absl::Status RequestBusRemoval(Store& store, const BusAddress& bus, bool force = false);
+// The same if it has no device entries; FailedPrecondition: it has.
+absl::Status RequestEmptyBusRemoval(Store& store, const BusAddress& bus);
 // Removes what is left of a bus on both sides: both directories, the error nodes and parents that
 // became empty. Nothing there is no error.
 absl::Status RemoveBus(Store& store, const BusAddress& bus);
-// The backend's part of it: its own directory, the one of all the frontend's buses above if it is
-// empty, and its error node.
+// The same after a request for its removal. AlreadyExists: the bus that is there now is another
+// one, which was made since.
+absl::Status RemoveLeavingBus(Store& store, const BusAddress& bus);
+// The backend's part of it, after it wrote state 6: its own directory, the one of all the
+// frontend's buses above if it is empty, and its error node. AlreadyExists: as above.
 absl::Status RemoveBackendDirectory(Store& store, const BusAddress& bus);
 
 // The numbers of the bus's device entries, ascending. Empty: none, or no bus. Names that are no

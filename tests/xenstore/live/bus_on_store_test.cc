@@ -63,6 +63,7 @@ TEST_F(BusOnStoreTest, BothSidesShakeHandsThenTheBusIsRemoved) {
   EXPECT_EQ(*ReadState(*guest_, kBus.BackendPath()), XenbusState::kConnected);
   ASSERT_TRUE(ReportBackendError(*backend, kBus, absl::InvalidArgumentError("why")).ok());
   EXPECT_EQ(*guest_->Read(kBus.BackendPath() + "/hotplug-error"), "why");
+  ASSERT_TRUE(WriteState(*backend, kBus.BackendPath(), XenbusState::kClosed).ok());
   ASSERT_TRUE(RemoveBackendDirectory(*backend, kBus).ok());
   ASSERT_TRUE(RemoveBus(*dom0_, kBus).ok());
   EXPECT_TRUE(absl::IsNotFound(dom0_->Read(kBus.FrontendPath()).status()));
@@ -109,6 +110,7 @@ TEST_F(BusOnStoreTest, DiscoveryInADriverDomain) {
   EXPECT_THAT(next(1), ElementsAre("changed 5/2 front gone ours 1"));
   ASSERT_TRUE(guest_->Remove(kBus.FrontendPath()).ok());
   EXPECT_THAT(next(1), ElementsAre("changed 5/2 front gone ours 1 offline"));
+  ASSERT_TRUE(WriteState(*backend, kBus.BackendPath(), XenbusState::kClosed).ok());
   ASSERT_TRUE(RemoveBackendDirectory(*backend, kBus).ok());
   EXPECT_THAT(next(1), ElementsAre("vanished 5/2"));
 }

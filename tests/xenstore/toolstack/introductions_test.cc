@@ -288,8 +288,8 @@ TEST_F(IntroductionsTest, HandAttachedConfigIsNotAttachedTwiceAndDetachedOnesAga
   auto config = ReadXlConfig(path);
   ASSERT_TRUE(config.ok());
   const auto attach = [&] {
-    auto plan = PlanAttachment(*store_, 5, 0, ItemsOfConfig(path, *config));
-    return plan.ok() ? WriteAttachment(*store_, *plan, path).status() : plan.status();
+    AttachPlan plan = PlanAttachment(5, 0, ItemsOfConfig(path, *config));
+    return WriteAttachment(*store_, plan, path).status();
   };
   EXPECT_TRUE(attach().ok());
   Start();
