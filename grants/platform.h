@@ -37,6 +37,10 @@ class Platform {
   // default (the daemon's socket, then /dev/xen/xenbus).
   virtual std::string store_socket() const = 0;
 
+  // A file of this Xen's own, there as long as it is, in which the one program that serves others
+  // from this domain holds a lock. Others do not write to it.
+  virtual std::string lock_path() const = 0;
+
   // "native" or "emulated:<dir>".
   virtual std::string name() const = 0;
 };

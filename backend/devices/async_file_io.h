@@ -82,8 +82,10 @@ class AsyncFileIo {
 
 // On io_uring. The loop must outlive it; the thread that first starts an operation is its thread
 // from then on. Unavailable: the kernel gives no io_uring (too old, or forbidden by
-// kernel.io_uring_disabled or a seccomp filter); the message says which.
-absl::StatusOr<std::unique_ptr<AsyncFileIo>> NewUringFileIo(EventLoop* loop);
+// kernel.io_uring_disabled or a seccomp filter); the message says which. `keeps`: a descriptor
+// whose file description stays as long as the kernel works on a request, even when this process was
+// killed meanwhile and is gone; -1: none.
+absl::StatusOr<std::unique_ptr<AsyncFileIo>> NewUringFileIo(EventLoop* loop, int keeps = -1);
 
 // What one guest may have at work at once. More waits its turn; nothing fails for it.
 struct GuestIoLimits {

@@ -36,7 +36,7 @@ absl::StatusOr<std::unique_ptr<Supervisor>> Supervisor::Start(
     absl::StatusOr<std::unique_ptr<grants::EventChannels>> channels = platform.OpenEventChannels();
     if (!channels.ok()) return channels.status();
     absl::StatusOr<std::unique_ptr<IoThread>> thread =
-        IoThread::Start(*std::move(channels), options.max_spin);
+        IoThread::Start(*std::move(channels), options.max_spin, options.keeps);
     if (!thread.ok()) return thread.status();
     self->threads_.push_back(*std::move(thread));
   }

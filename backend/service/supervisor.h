@@ -33,6 +33,8 @@ struct ServiceOptions {
   // the domain that this runs in needs it.
   enum class Bounce : uint8_t { kAuto, kOn, kOff };
   Bounce bounce = Bounce::kAuto;
+  // The lock of the one server (TakeServerLock), for the I/O threads' rings. -1: none.
+  int keeps = -1;
 };
 
 // Everything on the thread of `loop`, but for what I/O threads and workers do.

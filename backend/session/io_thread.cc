@@ -46,11 +46,11 @@ class IoThread::Port : public BoundPort {
 };
 
 absl::StatusOr<std::unique_ptr<IoThread>> IoThread::Start(
-    std::unique_ptr<grants::EventChannels> channels, absl::Duration max_spin) {
+    std::unique_ptr<grants::EventChannels> channels, absl::Duration max_spin, int keeps) {
   auto thread =
       std::unique_ptr<IoThread>(new IoThread(NewEpollLoop(max_spin), std::move(channels)));
   // Before the thread runs, its loop may be used from here.
-  absl::StatusOr<std::unique_ptr<AsyncFileIo>> io = NewUringFileIo(thread->loop_.get());
+  absl::StatusOr<std::unique_ptr<AsyncFileIo>> io = NewUringFileIo(thread->loop_.get(), keeps);
   if (!io.ok()) return io.status();
   thread->io_ = *std::move(io);
   absl::Status status = thread->loop_->Watch(thread->channels_->fd(), EPOLLIN,

@@ -28,9 +28,10 @@ class BoundPort : public Doorbell {
 
 class IoThread {
  public:
-  // `channels` and the loop belong to the new thread from here on. `max_spin` as NewEpollLoop's.
+  // `channels` and the loop belong to the new thread from here on. `max_spin` as NewEpollLoop's,
+  // `keeps` as NewUringFileIo's.
   static absl::StatusOr<std::unique_ptr<IoThread>> Start(
-      std::unique_ptr<grants::EventChannels> channels, absl::Duration max_spin);
+      std::unique_ptr<grants::EventChannels> channels, absl::Duration max_spin, int keeps = -1);
   // Stops it. Everything that ran on it is gone already.
   ~IoThread();
 

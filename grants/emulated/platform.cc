@@ -59,6 +59,7 @@ class EmulatedPlatform final : public Platform {
   std::string store_socket() const override {
     return absl::StrCat(directory_, "/", emu::kStoreSocket);
   }
+  std::string lock_path() const override { return absl::StrCat(directory_, "/", emu::kServerLock); }
   std::string name() const override { return absl::StrCat("emulated:", directory_); }
 
  private:

@@ -141,5 +141,7 @@ static_assert(sizeof(PortRequest) == 8 && sizeof(PortReply) == 24 && sizeof(List
 
 inline constexpr char kHypervisorSocket[] = "hypervisor";
 inline constexpr char kStoreSocket[] = "xenstored";
+// An empty file, for Platform::lock_path.
+inline constexpr char kServerLock[] = "server.lock";
 
 }  // namespace vmsg::emu

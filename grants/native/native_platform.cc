@@ -33,6 +33,8 @@ class NativePlatform final : public Platform {
     return !IsTranslatedDomain(type);
   }
   std::string store_socket() const override { return ""; }
+  // The one inode of it, whatever a program sees of the file system otherwise.
+  std::string lock_path() const override { return "/dev/xen/evtchn"; }
   std::string name() const override { return "native"; }
 };
 

@@ -40,12 +40,18 @@ Machine::~Machine() {
   if (!directory_.empty()) std::filesystem::remove_all(directory_, ignored);
 }
 
-absl::Status Machine::StartService() {
+std::vector<std::string> Machine::ServiceCommand() const {
   // Not this machine's own configs, unless a test has some.
   std::vector<std::string> command = {
       VMSGD_PROGRAM, absl::StrCat("--xen=", xen_->XenOption(service_domain_)), "--config-dir="};
   command.insert(command.end(), service_options_.begin(), service_options_.end());
-  absl::StatusOr<ChildProcess> service = ChildProcess::Start(command, log_path());
+  return command;
+}
+
+absl::StatusOr<Finished> Machine::RunSecondService() { return RunProgram(ServiceCommand()); }
+
+absl::Status Machine::StartService() {
+  absl::StatusOr<ChildProcess> service = ChildProcess::Start(ServiceCommand(), log_path());
   if (!service.ok()) return service.status();
   service_ = *std::move(service);
   absl::StatusOr<std::string> line = service_.ReadLine();

@@ -26,6 +26,8 @@ class Machine {
   grants::DomainId service_domain() const { return service_domain_; }
   // After the service ended: starts it again.
   absl::Status StartService();
+  // One more for the same Xen, to its end.
+  absl::StatusOr<Finished> RunSecondService();
 
   // A new domain with these devices ("type=blk,path=..."), attached by vmsgctl.
   absl::StatusOr<grants::DomainId> CreateGuest(const std::string& name,
@@ -50,6 +52,7 @@ class Machine {
 
  private:
   Machine() = default;
+  std::vector<std::string> ServiceCommand() const;
   std::string log_path() const { return PathOf("vmsgd.log"); }
 
   std::string directory_;

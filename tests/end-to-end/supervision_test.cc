@@ -101,6 +101,22 @@ class SupervisionTest : public testing::Test {
   std::unique_ptr<Machine> machine_;
 };
 
+TEST_F(SupervisionTest, SecondOneForTheSameXenIsRefusedAndTheFirstServesOn) {
+  Start();
+  auto guest = machine_->CreateGuest("g1", {"type=rng"});
+  ASSERT_TRUE(guest.ok()) << guest.status();
+  auto connection = machine_->Connect(*guest);
+  ASSERT_TRUE(connection.ok()) << connection.status();
+  const auto second = machine_->RunSecondService();
+  ASSERT_TRUE(second.ok()) << second.status();
+  EXPECT_EQ(second->exit_status, 75);
+  EXPECT_THAT(second->out, Not(HasSubstr("ready")));
+  EXPECT_THAT(second->err, HasSubstr(absl::StrCat("process ", machine_->service().pid())));
+  EXPECT_THAT(second->err, HasSubstr("SIGHUP"));
+  const frontend::Deadline soon = frontend::After(std::chrono::milliseconds(kPatienceMs));
+  EXPECT_TRUE((*connection)->bus().Ping(1, soon).ok());
+}
+
 TEST_F(SupervisionTest, SaysWhenItServesWhatItServesAndThatItStops) {
   Manager manager(directory_ + "/notify");
   Start();

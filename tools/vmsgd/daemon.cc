@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/vmsgd/daemon.h"
 
+#include <poll.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
@@ -13,6 +14,7 @@
 #include "absl/strings/str_join.h"
 #include "backend/runtime/rate_limited_log.h"
 #include "backend/sandbox/sandbox.h"
+#include "backend/server-lock/server_lock.h"
 
 namespace vmsg {
 namespace {
@@ -22,6 +24,13 @@ using backend::LogLevel;
 
 // A guest that connects and disconnects in a loop costs the manager no more lines than this allows.
 constexpr absl::Duration kStatusInterval = absl::Milliseconds(250);
+
+// How long a start waits for a vmsgd that has ended and whose requests the kernel has not finished;
+// then the service manager tries again. The kernel takes some milliseconds to close a ring in any
+// case, which is no news.
+constexpr absl::Duration kServerPatience = absl::Seconds(10);
+constexpr absl::Duration kServerEndsQuietly = absl::Seconds(1);
+constexpr absl::Duration kServerPollInterval = absl::Milliseconds(20);
 
 absl::StatusOr<backend::UniqueFd> TakeSignals() {
   sigset_t signals;
@@ -78,9 +87,13 @@ absl::Status Daemon::Prepare() {
   absl::StatusOr<std::unique_ptr<grants::Platform>> platform = grants::OpenPlatform(arguments.xen);
   if (!platform.ok()) return platform.status();
   platform_ = *std::move(platform);
+  // Before xenstore is touched: what stands there is the other one's.
+  if (absl::Status alone = BecomeTheServer(); !alone.ok()) return alone;
+  backend::ServiceOptions service = arguments.service;
+  service.keeps = server_lock_.get();
   loop_ = backend::NewEpollLoop(absl::ZeroDuration());
-  absl::StatusOr<std::unique_ptr<backend::Supervisor>> supervisor = backend::Supervisor::Start(
-      loop_.get(), *platform_, arguments.service, [this](absl::Status status) {
+  absl::StatusOr<std::unique_ptr<backend::Supervisor>> supervisor =
+      backend::Supervisor::Start(loop_.get(), *platform_, service, [this](absl::Status status) {
         result_ = std::move(status);
         loop_->Stop();
       });
@@ -96,6 +109,30 @@ absl::Status Daemon::Prepare() {
     signalfd_siginfo info;
     while (read(signals_.get(), &info, sizeof info) == sizeof info) OnSignal(info);
   });
+}
+
+absl::Status Daemon::BecomeTheServer() {
+  const std::string path = platform_->lock_path();
+  for (absl::Duration waited;; waited += kServerPollInterval) {
+    absl::StatusOr<backend::UniqueFd> lock = backend::TakeServerLock(path);
+    if (lock.ok()) {
+      server_lock_ = *std::move(lock);
+      return absl::OkStatus();
+    }
+    if (!absl::IsAlreadyExists(lock.status()) || waited >= kServerPatience) return lock.status();
+    absl::StatusOr<std::optional<backend::LivingServer>> other = backend::FindServer(path);
+    if (!other.ok()) return other.status();
+    if (other->has_value() && !(*other)->ending) return lock.status();
+    if (waited == kServerEndsQuietly) {
+      const std::string text = absl::StrCat("waiting for ", lock.status().message());
+      Log(LogLevel::kWarning, absl::StrCat("vmsgd: ", text));
+      notifier_.Status(text);
+    }
+    pollfd stop = {.fd = signals_.get(), .events = POLLIN, .revents = 0};
+    if (poll(&stop, 1, static_cast<int>(absl::ToInt64Milliseconds(kServerPollInterval))) > 0) {
+      return lock.status();
+    }
+  }
 }
 
 Daemon::~Daemon() {

@@ -23,7 +23,7 @@ namespace vmsg {
 class Daemon {
  public:
   // The signals are blocked in the calling thread and so in all that it starts: before it, no other
-  // thread may run. The error says what is missing.
+  // thread may run. The error says what is missing; AlreadyExists: another vmsgd serves this Xen.
   static absl::StatusOr<std::unique_ptr<Daemon>> Start(const CommandLine& command_line,
                                                        const Configuration& configuration);
   ~Daemon();
@@ -37,6 +37,8 @@ class Daemon {
       : command_line_(command_line), configuration_(configuration) {}
 
   absl::Status Prepare();
+  // Waits a while for another one whose process has ended and whose requests have not.
+  absl::Status BecomeTheServer();
   void OnSignal(const signalfd_siginfo& info);
   // SIGHUP.
   void Reload();
@@ -54,6 +56,7 @@ class Daemon {
 
   backend::UniqueFd signals_;
   std::unique_ptr<grants::Platform> platform_;
+  backend::UniqueFd server_lock_;
   std::unique_ptr<backend::ThreadLoop> loop_;
   std::unique_ptr<backend::Supervisor> supervisor_;
   std::optional<Watchdog> watchdog_;

@@ -5,8 +5,11 @@
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "backend/runtime/rate_limited_log.h"
 #include "tools/program/program.h"
 #include "tools/vmsgd/configuration/arguments.h"
@@ -17,6 +20,9 @@ namespace {
 
 constexpr int kExitFailure = 1;
 constexpr int kExitUsage = 2;
+// Another vmsgd serves this Xen, or the kernel still works for one that ended: later it may go
+// (EX_TEMPFAIL).
+constexpr int kExitServed = 75;
 
 int FailUsage(const absl::Status& status) {
   fprintf(stderr, "vmsgd: %s\nTry vmsgd --help.\n", std::string(status.message()).c_str());
@@ -26,6 +32,19 @@ int FailUsage(const absl::Status& status) {
 int Fail(const absl::Status& status) {
   backend::Log(backend::LogLevel::kError, absl::StrCat("vmsgd: ", status.message()));
   return kExitFailure;
+}
+
+// The buses have ended; what hangs in the kernel now (opening an image, reading a config) is a
+// thread that would be waited for for ever.
+constexpr absl::Duration kEndLimit = absl::Seconds(5);
+
+void EndWithinLimit() {
+  std::thread([] {
+    absl::SleepFor(kEndLimit);
+    _exit(Fail(absl::DeadlineExceededError(
+        absl::StrCat("all buses have ended, but something hangs in the kernel and did not end in ",
+                     absl::FormatDuration(kEndLimit), "; it is left to the kernel"))));
+  }).detach();
 }
 
 int Main(int argc, char** argv) {
@@ -38,13 +57,17 @@ int Main(int argc, char** argv) {
   absl::StatusOr<Configuration> configuration = Configure(*command_line);
   if (!configuration.ok()) return FailUsage(configuration.status());
   absl::StatusOr<std::unique_ptr<Daemon>> daemon = Daemon::Start(*command_line, *configuration);
-  if (!daemon.ok()) return Fail(daemon.status());
+  if (!daemon.ok()) {
+    const int failed = Fail(daemon.status());
+    return absl::IsAlreadyExists(daemon.status()) ? kExitServed : failed;
+  }
   if (absl::Status result = (*daemon)->Run(); !result.ok()) {
     // Something hangs in the kernel or xenstore is gone: joining threads could wait for ever. The
     // kernel unmaps and closes what is left.
     Fail(result);
     _exit(kExitFailure);
   }
+  EndWithinLimit();
   return 0;
 }
 

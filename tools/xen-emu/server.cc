@@ -93,6 +93,8 @@ std::string Server::DomainDirectory(const Domain& domain) const {
 absl::Status Server::OpenSockets(const std::shared_ptr<Domain>& domain) {
   const std::string directory = DomainDirectory(*domain);
   if (mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST) return Failed(directory);
+  const std::string lock = absl::StrCat(directory, "/", kServerLock);
+  if (!OwnedFd(open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600))) return Failed(lock);
   absl::Status status = Listen(domain, kHypervisorSocket, /*store=*/false);
   if (status.ok()) status = Listen(domain, kStoreSocket, /*store=*/true);
   return status;
@@ -127,6 +129,7 @@ void Server::CloseSockets(const std::shared_ptr<Domain>& domain) {
     unlink(listener.second.path.c_str());
     return true;
   });
+  unlink(absl::StrCat(DomainDirectory(*domain), "/", kServerLock).c_str());
   if (domain->id != 0) rmdir(DomainDirectory(*domain).c_str());
   std::vector<uint64_t> gone;
   for (const auto& [id, client] : clients_) {

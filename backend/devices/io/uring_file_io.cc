@@ -67,7 +67,7 @@ class UringFileIo final : public AsyncFileIo, public Poller {
     io_uring_queue_exit(&ring_);
   }
 
-  absl::Status Init() {
+  absl::Status Init(int keeps) {
     int error = 0;
     for (const unsigned flags : {kPreferredFlags, kSecondFlags, kPlainFlags}) {
       io_uring_params params = {};
@@ -98,6 +98,9 @@ class UringFileIo final : public AsyncFileIo, public Poller {
         errno != EINVAL) {
       return absl::UnavailableError(
           absl::StrCat("io_uring refuses to be restricted: ", std::strerror(errno)));
+    }
+    if (keeps >= 0 && io_uring_register_files(&ring_, &keeps, 1) < 0) {
+      return absl::UnavailableError("io_uring refuses a file that it is to keep");
     }
     event_fd_ = UniqueFd(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
     if (!event_fd_) return absl::ResourceExhaustedError("no eventfd: too many open files");
@@ -386,9 +389,9 @@ class UringFileIo final : public AsyncFileIo, public Poller {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<AsyncFileIo>> NewUringFileIo(EventLoop* loop) {
+absl::StatusOr<std::unique_ptr<AsyncFileIo>> NewUringFileIo(EventLoop* loop, int keeps) {
   auto io = std::make_unique<UringFileIo>(loop);
-  if (absl::Status status = io->Init(); !status.ok()) return status;
+  if (absl::Status status = io->Init(keeps); !status.ok()) return status;
   return io;
 }
 

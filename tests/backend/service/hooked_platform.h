@@ -108,6 +108,7 @@ class HookedPlatform final : public grants::Platform {
     return real_->unmapping_is_unsafe_during_io();
   }
   std::string store_socket() const override { return real_->store_socket(); }
+  std::string lock_path() const override { return real_->lock_path(); }
   std::string name() const override { return real_->name(); }
 
   const std::shared_ptr<MapperHooks> hooks = std::make_shared<MapperHooks>();
