@@ -9,11 +9,11 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "xenstore/text_value.h"
+#include "xenstore/toolstack/bus_creation.h"
 
 namespace vmsg::xenstore {
 namespace {
 
-// Domain ids above are reserved by Xen (DOMID_FIRST_RESERVED).
 constexpr size_t kMaxVersions = 16;
 // Leaves room for path and header in xenstore's 4096 bytes, and is enough for a sentence.
 constexpr size_t kMaxErrorBytes = 1024;
@@ -83,6 +83,14 @@ absl::StatusOr<std::vector<uint32_t>> ReadVersions(NodeAccess& nodes, const std:
 
 absl::string_view ErrorText(const absl::Status& error) {
   return error.message().substr(0, kMaxErrorBytes);
+}
+
+// With the directory that was made for it.
+absl::Status RemoveError(Store& store, absl::string_view path) {
+  absl::Status removed = store.Remove(path.substr(0, path.rfind('/')));
+  // Where nothing was ever reported, there may be no right to look.
+  const bool none = absl::IsNotFound(removed) || absl::IsPermissionDenied(removed);
+  return none ? absl::OkStatus() : removed;
 }
 
 }  // namespace
@@ -186,6 +194,45 @@ absl::StatusOr<FrontendRequest> ReadRequest(NodeAccess& nodes, const BusAddress&
   return request;
 }
 
+absl::StatusOr<Standing> AnswerRequest(Store& store, const BusAddress& bus,
+                                       const BackendOffer& offer,
+                                       const absl::StatusOr<FrontendRequest>& request,
+                                       const absl::Status& answer) {
+  Standing standing = Standing::kWithdrawn;
+  absl::Status status = store.Transaction([&](NodeAccess& nodes) -> absl::Status {
+    standing = Standing::kWithdrawn;
+    if (absl::Status there = RequireState(nodes, bus.BackendPath()); !there.ok()) return there;
+    absl::StatusOr<XenbusState> frontend = ReadState(nodes, bus.FrontendPath());
+    if (absl::IsUnavailable(frontend.status())) return frontend.status();
+    if (!frontend.ok() ||
+        (*frontend != XenbusState::kInitialised && *frontend != XenbusState::kConnected)) {
+      return absl::OkStatus();
+    }
+    standing = Standing::kChanged;
+    const absl::StatusOr<FrontendRequest> now = ReadRequest(nodes, bus, offer);
+    if (absl::IsUnavailable(now.status())) return now.status();
+    if (now.ok() != request.ok() || (now.ok() && *now != *request)) return absl::OkStatus();
+    standing = Standing::kStands;
+    XenbusState state = XenbusState::kConnected;
+    if (!answer.ok()) {
+      state = XenbusState::kClosing;
+      // Before the state, so that who sees it finds the reason.
+      absl::Status said =
+          nodes.Write(Join(bus.BackendPath(), kHotplugErrorNode), ErrorText(answer));
+      if (!said.ok()) return said;
+    }
+    return nodes.Write(Join(bus.BackendPath(), kState), StateText(state));
+  });
+  // It changes its nodes faster than they can be read.
+  if (absl::IsAborted(status)) return Standing::kChanged;
+  if (!status.ok()) return status;
+  if (standing == Standing::kStands && !answer.ok()) {
+    // Where xenbus looks; a domain that may own no more nodes has said it in hotplug-error.
+    store.Write(BackendErrorPath(bus), ErrorText(answer)).IgnoreError();
+  }
+  return standing;
+}
+
 absl::StatusOr<XenbusState> ReadState(NodeAccess& nodes, absl::string_view directory) {
   absl::StatusOr<std::string> text = nodes.Read(Join(directory, kState));
   if (!text.ok()) return text.status();
@@ -216,6 +263,34 @@ absl::Status ReportBackendError(Store& store, const BusAddress& bus, const absl:
 
 absl::Status ReportFrontendError(Store& store, const BusAddress& bus, const absl::Status& error) {
   return store.Write(FrontendErrorPath(bus), ErrorText(error));
+}
+
+absl::Status ClearBackendError(Store& store, const BusAddress& bus) {
+  const std::string node = Join(bus.BackendPath(), kHotplugErrorNode);
+  absl::Status cleared = store.Transaction([&](NodeAccess& nodes) -> absl::Status {
+    absl::StatusOr<std::string> text = nodes.Read(node);
+    if (!text.ok()) return text.status();
+    return text->empty() ? absl::OkStatus() : nodes.Write(node, "");
+  });
+  cleared.Update(RemoveError(store, BackendErrorPath(bus)));
+  return cleared;
+}
+
+absl::Status ClearFrontendError(Store& store, const BusAddress& bus) {
+  return RemoveError(store, FrontendErrorPath(bus));
+}
+
+absl::Status ReportRemoval(Store& store, const BusAddress& bus, uint16_t device,
+                           const char* status) {
+  const std::string entry = absl::StrCat(bus.BackendPath(), "/", kDevice, "/", device);
+  return store.Transaction([&](NodeAccess& nodes) -> absl::Status {
+    absl::StatusOr<bool> leaving = IsLeaving(nodes, bus, device);
+    if (!leaving.ok()) return leaving.status();
+    if (!*leaving) {
+      return absl::FailedPreconditionError(absl::StrCat(entry, " is another entry by now"));
+    }
+    return nodes.Write(Join(entry, kHotplugStatus), status);
+  });
 }
 
 absl::Status ReportDevice(Store& store, const BusAddress& bus, absl::string_view device,

@@ -54,8 +54,23 @@ absl::StatusOr<BackendOffer> ReadOffer(NodeAccess& nodes, const BusAddress& bus)
 // Frontend. The request's nodes and state 3, in one transaction.
 absl::Status WriteRequest(Store& store, const BusAddress& bus, const FrontendRequest& request);
 // Backend. Every node may hold anything: InvalidArgument names the node, its value and the limit.
+// `nodes`: a transaction, so that what it returns was there at one moment.
 absl::StatusOr<FrontendRequest> ReadRequest(NodeAccess& nodes, const BusAddress& bus,
                                             const BackendOffer& offer);
+
+// What has become of a request since it was read.
+enum class Standing : uint8_t {
+  kStands,   // the frontend is in 3 or 4 and its nodes say the same
+  kChanged,  // it is in 3 or 4, with other nodes: another frontend has taken the first one's place
+  kWithdrawn,  // it is in none of them
+};
+// Backend. Answers a request if it still stands, in one transaction, so that no answer meets
+// another request than its own. `answer` OK: state 4; an error: hotplug-error and state 5.
+// `request`: an error is one that could not be read.
+absl::StatusOr<Standing> AnswerRequest(Store& store, const BusAddress& bus,
+                                       const BackendOffer& offer,
+                                       const absl::StatusOr<FrontendRequest>& request,
+                                       const absl::Status& answer);
 
 // State nodes. NotFound: the node is gone; InvalidArgument: it holds no state.
 absl::StatusOr<XenbusState> ReadState(NodeAccess& nodes, absl::string_view directory);
@@ -69,11 +84,20 @@ absl::Status NodeQuotaError(const absl::Status& refused);
 // A refusal, as text for the administrator: the xenbus error node and hotplug-error. Cut to fit.
 absl::Status ReportBackendError(Store& store, const BusAddress& bus, const absl::Status& error);
 absl::Status ReportFrontendError(Store& store, const BusAddress& bus, const absl::Status& error);
+// Frontend. What was reported is over.
+absl::Status ClearFrontendError(Store& store, const BusAddress& bus);
+// Backend. What was reported is over.
+absl::Status ClearBackendError(Store& store, const BusAddress& bus);
 
 // Backend. The answer to a device entry: hotplug-status "connected", or "error" and the reason in
 // hotplug-error. NotFound: the entry is gone meanwhile; nothing was written.
 absl::Status ReportDevice(Store& store, const BusAddress& bus, absl::string_view device,
                           const absl::Status& result);
+// Backend. How far the removal that an entry's or its bus's `online` 0 asks for has got:
+// kStatusAsked or kStatusDraining. FailedPrecondition: this entry is to stay; it was made anew
+// meanwhile.
+absl::Status ReportRemoval(Store& store, const BusAddress& bus, uint16_t device,
+                           const char* status);
 
 // The domain this store connection belongs to, from its own `domid` node, which a guest cannot
 // write. A domain without one is a Dom0 that was started without xen-init-dom0: 0.

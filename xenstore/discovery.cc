@@ -128,7 +128,7 @@ void BusDiscovery::MarkBackend(absl::string_view below) {
                            static_cast<uint32_t>(*ParseBusId(parts[2]))};
   if (parts.size() == 3) {
     MarkBus(address);
-  } else if (parts[3] == kState || parts[3] == kOnline) {
+  } else if (parts[3] == kState || parts[3] == kOnline || parts[3] == kForce) {
     dirty_buses_[address].bus = true;
   } else if (parts[3] == kDevice) {
     Dirty& dirty = dirty_buses_[address];
@@ -233,8 +233,10 @@ absl::Status BusDiscovery::ReadFrontend(const BusAddress& address, Bus& bus, Bus
   if (!text.ok()) return text.status();
   bus.frontend_gone = false;
   view.frontend = std::nullopt;
+  view.no_state.clear();
   if (text->has_value()) {
     view.frontend = ParseState(**text).value_or(XenbusState::kUnknown);
+    if (view.frontend == XenbusState::kUnknown) view.no_state = Quoted(**text);
     return absl::OkStatus();
   }
   // Only the toolstack makes the directory, so it does not come back. Outside Dom0, forbidden may
@@ -245,11 +247,23 @@ absl::Status BusDiscovery::ReadFrontend(const BusAddress& address, Bus& bus, Bus
   return absl::OkStatus();
 }
 
-absl::StatusOr<bool> BusDiscovery::Online(const BusAddress& address) {
-  absl::StatusOr<std::optional<std::string>> text =
-      ReadNode(absl::StrCat(RelativePath(address), "/", kOnline));
+absl::Status BusDiscovery::ReadOnline(const BusAddress& address, Bus& bus) {
+  const std::string path = RelativePath(address);
+  absl::StatusOr<std::optional<std::string>> text = ReadNode(absl::StrCat(path, "/", kOnline));
   if (!text.ok()) return text.status();
-  return text->value_or("1") != "0";
+  bus.online_node = text->value_or("1") != "0";
+  bus.force_node = false;
+  if (bus.online_node) return absl::OkStatus();
+  text = ReadNode(absl::StrCat(path, "/", kForce));
+  if (!text.ok()) return text.status();
+  bus.force_node = text->value_or("0") == "1";
+  return absl::OkStatus();
+}
+
+void BusDiscovery::Judge(const Bus& bus, BusView& view) {
+  const bool gone = bus.frontend_gone || bus.domain_gone || bus.ended;
+  view.online = bus.online_node && !gone;
+  view.forced = gone || bus.force_node;
 }
 
 absl::Status BusDiscovery::ScanBus(const BusAddress& address, const Dirty& dirty) {
@@ -266,9 +280,7 @@ absl::Status BusDiscovery::ScanBus(const BusAddress& address, const Dirty& dirty
     }
     view.ours = ParseState(**state).value_or(XenbusState::kUnknown);
     if (known->second.domain_gone) known->second.domain_gone = DomainGone(address.frontend);
-    absl::StatusOr<bool> online = Online(address);
-    if (!online.ok()) return online.status();
-    known->second.online_node = *online;
+    if (absl::Status read = ReadOnline(address, known->second); !read.ok()) return read;
   }
   if (dirty.frontend) {
     if (absl::Status status = ReadFrontend(address, known->second, view); !status.ok()) {
@@ -276,13 +288,15 @@ absl::Status BusDiscovery::ScanBus(const BusAddress& address, const Dirty& dirty
     }
   }
   Bus& bus = known->second;
-  view.online = bus.online_node && !bus.frontend_gone && !bus.domain_gone && !bus.ended;
+  Judge(bus, view);
   // Removed and made anew before we looked: the toolstack starts a bus at 1.
   if (dirty.bus && view.online && !bus.reported.online && view.ours == XenbusState::kInitialising) {
     Vanish(address);
     return Appear(address);
   }
-  const bool changed = view.online != bus.reported.online || view.frontend != bus.reported.frontend;
+  bus.reported.ours = view.ours;
+  const bool changed =
+      view != bus.reported || (dirty.frontend && view.frontend == XenbusState::kInitialised);
   bus.reported = view;
   if (changed) listener_->OnBusChanged(address, view);
   for (const uint16_t number : dirty.answered) {
@@ -333,11 +347,9 @@ absl::Status BusDiscovery::Appear(const BusAddress& address) {
   Bus fresh;
   fresh.domain_gone = DomainGone(address.frontend);
   fresh.reported.ours = ParseState(**state).value_or(XenbusState::kUnknown);
-  absl::StatusOr<bool> online = Online(address);
-  if (!online.ok()) return online.status();
-  fresh.online_node = *online;
+  if (absl::Status read = ReadOnline(address, fresh); !read.ok()) return read;
   if (absl::Status read = ReadFrontend(address, fresh, fresh.reported); !read.ok()) return read;
-  fresh.reported.online = fresh.online_node && !fresh.frontend_gone && !fresh.domain_gone;
+  Judge(fresh, fresh.reported);
   Bus& bus = buses_[address] = std::move(fresh);
   listener_->OnBusAppeared(address, bus.reported);
   return ScanDevices(address, bus);

@@ -31,8 +31,11 @@ inline constexpr size_t kMaxRefusedNames = 256;
 struct BusView {
   XenbusState ours = XenbusState::kUnknown;  // our state node
   std::optional<XenbusState> frontend;       // nullopt: gone or not readable; kUnknown: no state
+  std::string no_state;                      // what the frontend's state node holds instead of one
   // Not asked to go, and the frontend's domain and its directory for this bus exist.
   bool online = true;
+  // Not online, and no driver is to be asked: `force` says so, or there is none.
+  bool forced = false;
   bool operator==(const BusView&) const = default;
 };
 
@@ -51,7 +54,9 @@ class BusListener {
  public:
   virtual ~BusListener() = default;
   virtual void OnBusAppeared(const BusAddress& bus, const BusView& view) = 0;
-  // The frontend's state or `online` is another than last reported. Our own state is not watched.
+  // Anything but our own state is another than last reported, or the frontend is in 3 and wrote its
+  // state: it may have been elsewhere in between, with another request now. Our own state is not
+  // watched.
   virtual void OnBusChanged(const BusAddress& bus, const BusView& view) = 0;
   // The backend directory is gone: write nothing into it. Its devices are not reported one by one.
   virtual void OnBusVanished(const BusAddress& bus) = 0;
@@ -113,6 +118,7 @@ class BusDiscovery {
   struct Bus {
     BusView reported;
     bool online_node = true;
+    bool force_node = false;     // read while online is 0
     bool frontend_gone = false;  // its directory, not only the state in it
     bool domain_gone = false;    // as the store says
     bool ended = false;          // as EndDomain said
@@ -134,7 +140,8 @@ class BusDiscovery {
   void Vanish(const BusAddress& address);
   absl::StatusOr<std::optional<std::string>> ReadNode(const std::string& path);
   absl::Status ReadFrontend(const BusAddress& address, Bus& bus, BusView& view);
-  absl::StatusOr<bool> Online(const BusAddress& address);
+  absl::Status ReadOnline(const BusAddress& address, Bus& bus);
+  static void Judge(const Bus& bus, BusView& view);
   bool DomainGone(uint16_t frontend);
   // discovery_devices.cc
   absl::Status ScanDevices(const BusAddress& address, Bus& bus);

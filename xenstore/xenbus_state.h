@@ -40,12 +40,15 @@ struct BusSituation {
   std::optional<XenbusState> frontend;
   // The bus is wanted: `online` is not 0 and the frontend's domain exists.
   bool online = true;
+  // Not online, and devices are still to be given up by drivers that may take their time.
+  bool asking = false;
 };
 
 enum class BusAction : uint8_t {
   kNone,
   kOffer,               // write the offer's nodes, then state 2
   kConnect,             // read and check the frontend's request, map, bind; then state 4
+  kAsk,                 // ask the drivers to let go of all devices, if that has not been done
   kQuiesce,             // stop the queues, let I/O in flight end; then state 5
   kUnmapAndClose,       // end everything, unmap and unbind (there may be nothing); then state 6
   kReoffer,             // nothing is mapped: offer again, state 2
@@ -57,8 +60,8 @@ enum class BusAction : uint8_t {
 // the caller asks again with the new situation: a removal, for instance, is kQuiesce,
 // kUnmapAndClose, kForget. Repeated with an unchanged frontend it ends in kNone or kForget within
 // four steps. A connection request that was refused is not tried again until the frontend has moved
-// to 1 or 6: the caller answers a refusal by going to state 5 itself, and 3 or 4 then stays without
-// effect.
+// to 1: the caller answers a refusal by going to states 5 and 6 itself, and everything else then
+// stays without effect.
 BusAction NextAction(const BusSituation& situation);
 
 }  // namespace vmsg::xenstore

@@ -27,11 +27,12 @@
 
 namespace vmsg::backend {
 
-// How long a driver may take to let go of a device whose removal was asked for.
-inline constexpr absl::Duration kRemovalLimit = absl::Seconds(5);
 // How long connecting waits for devices that are being opened, so that a driver that enumerates at
 // once finds them. A file that takes longer is announced when it is there.
 inline constexpr absl::Duration kOpenPatience = absl::Seconds(2);
+// How often in a row a connection is begun anew because the frontend's nodes are others by the time
+// it is answered. One change is a frontend that died and its successor.
+inline constexpr int kMaxRestarts = 8;
 
 // What all buses share. Outlives them, and the jobs they started.
 struct BusServices {
@@ -90,17 +91,19 @@ class BusControl {
     kUnmapping,   // a worker unmaps
   };
   // What tearing down leads to, when it was begun.
-  enum class Goal : uint8_t { kNone, kClosed, kOffered };
+  enum class Goal : uint8_t { kNone, kClosed, kOffered, kRestart };
 
   enum class DeviceState : uint8_t { kWaiting, kOpening, kOpened, kAttached, kFailed };
   struct DeviceControl {
     xenstore::DeviceNodes nodes;
     DeviceState state = DeviceState::kOpening;
+    uint64_t ticket = 0;                 // another entry of this number has another
     std::optional<OpenedDevice> opened;  // kept while the entry is; sessions get duplicates
     bool closing = false;                // a worker closes what was opened
     bool leaving = false;
     bool vanished = false;
     bool reported_ok = false;                   // hotplug-status says connected
+    bool quota_told = false;                    // its answer did not fit; the bus's error says so
     std::optional<xenstore::DeviceNodes> next;  // the number was used again meanwhile
   };
 
@@ -114,14 +117,21 @@ class BusControl {
   }
   void SetState(xenstore::XenbusState state);
   bool Offer();
+  void Refuse(const absl::Status& why);
+  void ReportError(const absl::Status& why);
+  bool RefuseNoState();
+  void AskDrivers();
+  void OnBroken(const absl::Status& why);
+
+  // bus_connecting.cc
   void Connect();
-  void Map(const xenstore::FrontendRequest& request);
-  void Serve(const xenstore::FrontendRequest& request, MappedRing ring,
-             grants::GrantMapping window);
+  void Map();
+  void Serve(MappedRing ring, grants::GrantMapping window);
   void OnServing(IoThread* thread, absl::StatusOr<Session*> session);
   void AnnounceConnected(const Session* session);
-  void Refuse(const absl::Status& why);
-  void OnBroken(const absl::Status& why);
+  // OK: state 4. False: the request does not stand any more, and is taken up anew.
+  bool AnswerRequest(const absl::Status& answer);
+  void RefuseRequest(const absl::Status& why);
   void CloseSession();
   void Unmap();
   std::string Name() const;
@@ -130,16 +140,24 @@ class BusControl {
 
   // bus_devices.cc
   void Open(uint16_t number);
-  void OnOpened(uint16_t number, absl::StatusOr<OpenedDevice> opened);
+  // Takes it, unless it is an entry's that is gone.
+  bool OnOpened(uint16_t number, uint64_t ticket, absl::StatusOr<OpenedDevice>& opened);
   void Attach(DeviceControl& device, bool announce);
-  void OnAttached(uint16_t number, const absl::Status& status);
+  void OnAttached(uint16_t number, uint64_t ticket, const absl::Status& status);
+  // Of an entry of that number, unless it is another one by now.
+  DeviceControl* Find(uint16_t number, uint64_t ticket);
+  void OnRemoval(uint16_t number, RemovalStage stage);
   void FinishRemoval(uint16_t number);
   void AttachAll();
   void DevicesDetached();
   void Report(DeviceControl& device, const absl::Status& status);
+  void ReportRemoval(DeviceControl& device, const char* status);
+  bool QuotaIsMet() const;
+  void QuotaIsOver(DeviceControl& device);
   void CloseElsewhere(DeviceControl& device);
-  void OnClosed(uint16_t number);
+  void OnClosed(uint16_t number, uint64_t ticket);
   size_t opening() const;
+  bool in_use() const;  // by a driver that was not forced
   WorkerPool::Key mapping_lane() const { return WorkerPool::Key{address_.frontend} << 32; }
   // Opens have a lane for each bus, so that a file that hangs does not keep the guest's window.
   WorkerPool::Key opening_lane() const { return mapping_lane() | 1u << 31 | address_.id; }
@@ -158,7 +176,13 @@ class BusControl {
   bool stopping_ = false;
   bool refused_ = false;        // the last attempt to connect
   bool offer_refused_ = false;  // by xenstored; until the frontend moves
+  bool quota_refusal_ = true;   // the last reason was that, or a predecessor's: unknown
   bool patient_ = true;         // connecting may wait for devices
+  bool asked_ = false;          // the drivers, to let go of all devices
+  bool error_told_ = true;      // the store may have a reason of ours, or a predecessor's
+  // What is connected, or about to be; an error: it could not be read.
+  absl::StatusOr<xenstore::FrontendRequest> request_ = absl::CancelledError();
+  int restarts_ = 0;  // in a row
   EventLoop::TimerId patience_ = 0;
 
   IoThread* thread_ = nullptr;
@@ -167,6 +191,7 @@ class BusControl {
   SessionRemains remains_;
 
   absl::btree_map<uint16_t, DeviceControl> devices_;
+  uint64_t last_ticket_ = 0;
   int closing_ = 0;  // CloseElsewhere that has not come back
 };
 

@@ -18,6 +18,7 @@ void BusControl::AddDevice(const xenstore::DeviceNodes& nodes) {
     return;
   }
   entry->second.nodes = nodes;
+  entry->second.ticket = ++last_ticket_;
   // A session that is on its way out may still hold what this one names.
   if (phase_ == Phase::kClosing) {
     entry->second.state = DeviceState::kWaiting;
@@ -30,20 +31,29 @@ void BusControl::Open(uint16_t number) {
   DeviceControl& device = devices_[number];
   device.state = DeviceState::kOpening;
   DeviceEntry entry{.number = number, .type = device.nodes.type, .keys = device.nodes.keys};
-  services_.workers->Submit(opening_lane(), [entry = std::move(entry), loop = services_.loop,
-                                             anchor = anchor_]() mutable {
-    PostBack(loop, std::move(anchor),
-             [number = entry.number, opened = OpenDevice(entry)](BusControl& control) mutable {
-               control.OnOpened(number, std::move(opened));
-             });
+  services_.workers->Submit(opening_lane(), [entry = std::move(entry), ticket = device.ticket,
+                                             lane = opening_lane(), workers = services_.workers,
+                                             loop = services_.loop, anchor = anchor_]() mutable {
+    loop->Post([number = entry.number, ticket, lane, workers, opened = OpenDevice(entry),
+                anchor = std::move(anchor)]() mutable {
+      if (anchor->control != nullptr && anchor->control->OnOpened(number, ticket, opened)) return;
+      // Its entry, or its bus, is gone. Closing may take as long as opening did.
+      if (!opened.ok()) return;
+      workers->Submit(lane,
+                      [opened = *std::move(opened)]() mutable { CloseDevice(std::move(opened)); });
+    });
   });
 }
 
-void BusControl::OnOpened(uint16_t number, absl::StatusOr<OpenedDevice> opened) {
+BusControl::DeviceControl* BusControl::Find(uint16_t number, uint64_t ticket) {
   auto entry = devices_.find(number);
-  // Its bus vanished, and perhaps came back with another of that number.
-  if (entry == devices_.end() || entry->second.state != DeviceState::kOpening) return;
-  DeviceControl& device = entry->second;
+  return entry != devices_.end() && entry->second.ticket == ticket ? &entry->second : nullptr;
+}
+
+bool BusControl::OnOpened(uint16_t number, uint64_t ticket, absl::StatusOr<OpenedDevice>& opened) {
+  DeviceControl* const found = Find(number, ticket);
+  if (found == nullptr || found->state != DeviceState::kOpening) return false;
+  DeviceControl& device = *found;
   if (!opened.ok()) {
     device.state = DeviceState::kFailed;
     Report(device, opened.status());
@@ -62,6 +72,7 @@ void BusControl::OnOpened(uint16_t number, absl::StatusOr<OpenedDevice> opened) 
   }
   // Connecting may have waited for it.
   Evaluate();
+  return true;
 }
 
 void BusControl::Attach(DeviceControl& device, bool announce) {
@@ -70,22 +81,25 @@ void BusControl::Attach(DeviceControl& device, bool announce) {
   if (!duplicate.ok()) return Report(device, duplicate.status());
   device.state = DeviceState::kAttached;
   thread_->loop().Post([session = session_, announce, opened = *std::move(duplicate),
-                        loop = services_.loop, anchor = anchor_]() mutable {
+                        ticket = device.ticket, loop = services_.loop, anchor = anchor_]() mutable {
     const uint16_t number = opened.number;
     absl::Status status = session->AddDevice(std::move(opened), announce);
-    PostBack(loop, std::move(anchor),
-             [number, status](BusControl& control) { control.OnAttached(number, status); });
+    PostBack(loop, std::move(anchor), [number, ticket, status](BusControl& control) {
+      control.OnAttached(number, ticket, status);
+    });
   });
 }
 
-void BusControl::OnAttached(uint16_t number, const absl::Status& status) {
-  auto entry = devices_.find(number);
-  if (entry == devices_.end() || entry->second.state != DeviceState::kAttached) return;
-  Report(entry->second, status);
+void BusControl::OnAttached(uint16_t number, uint64_t ticket, const absl::Status& status) {
+  DeviceControl* const device = Find(number, ticket);
+  if (device == nullptr || device->state != DeviceState::kAttached) return;
+  // Its entry tells by now how far its removal is.
+  if (!device->leaving || !status.ok()) Report(*device, status);
   if (status.ok()) return;
-  entry->second.state = DeviceState::kFailed;
-  CloseElsewhere(entry->second);
-  if (entry->second.leaving) FinishRemoval(number);
+  device->state = DeviceState::kFailed;
+  CloseElsewhere(*device);
+  if (device->leaving) FinishRemoval(number);
+  Evaluate();
 }
 
 void BusControl::AttachAll() {
@@ -109,9 +123,8 @@ void BusControl::RemoveDevice(uint16_t number, bool force) {
     case DeviceState::kAttached:
       // While the session drains, it goes with the session.
       if (phase_ != Phase::kConnected) return;
-      thread_->loop().Post([session = session_, number, force] {
-        session->RemoveDevice(number, force, kRemovalLimit);
-      });
+      thread_->loop().Post(
+          [session = session_, number, force] { session->RemoveDevice(number, force); });
       return;
   }
 }
@@ -123,6 +136,26 @@ void BusControl::DeviceVanished(uint16_t number) {
   RemoveDevice(number, /*force=*/true);
 }
 
+void BusControl::OnRemoval(uint16_t number, RemovalStage stage) {
+  auto entry = devices_.find(number);
+  if (entry == devices_.end() || !entry->second.leaving) return;
+  switch (stage) {
+    case RemovalStage::kAsked:
+      return ReportRemoval(entry->second, xenstore::kStatusAsked);
+    case RemovalStage::kDraining:
+      return ReportRemoval(entry->second, xenstore::kStatusDraining);
+    case RemovalStage::kRemoved:
+      FinishRemoval(number);
+      // The end of the bus may have waited for it.
+      return Evaluate();
+  }
+}
+
+void BusControl::ReportRemoval(DeviceControl& device, const char* status) {
+  if (gone_ || device.vanished) return;
+  xenstore::ReportRemoval(*services_.store, address_, device.nodes.number, status).IgnoreError();
+}
+
 void BusControl::FinishRemoval(uint16_t number) {
   auto entry = devices_.find(number);
   if (entry == devices_.end() || !entry->second.leaving) return;
@@ -132,13 +165,14 @@ void BusControl::FinishRemoval(uint16_t number) {
   CloseElsewhere(entry->second);
   if (entry->second.closing) return;
   if (!entry->second.vanished) {
-    absl::Status status = xenstore::RemoveDevice(*services_.store, address_, number);
+    absl::Status status = xenstore::RemoveLeavingDevice(*services_.store, address_, number);
     if (!status.ok() && !absl::IsNotFound(status)) {
       Log(LogLevel::kError,
           absl::StrCat(Name(), " device ", number, ": removing its entry: ", status.message()));
     }
   }
   Log(LogLevel::kInfo, absl::StrCat(Name(), " device ", number, ": removed"));
+  QuotaIsOver(entry->second);
   std::optional<xenstore::DeviceNodes> next = std::move(entry->second.next);
   devices_.erase(entry);
   if (next.has_value()) AddDevice(*next);
@@ -150,6 +184,8 @@ void BusControl::DevicesDetached() {
     if (device.state != DeviceState::kAttached && device.state != DeviceState::kWaiting) continue;
     if (device.leaving) {
       removed.push_back(number);
+    } else if (device.state == DeviceState::kWaiting) {
+      Open(number);
     } else if (gone_ || stopping_ || !view_.online) {
       device.state = DeviceState::kFailed;  // nobody will want it again
       CloseElsewhere(device);
@@ -174,13 +210,13 @@ void BusControl::Report(DeviceControl& device, const absl::Status& status) {
   if (gone_ || device.vanished) return;
   absl::Status reported =
       xenstore::ReportDevice(*services_.store, address_, absl::StrCat(device.nodes.number), status);
-  if (reported.ok() || absl::IsNotFound(reported)) return;
+  if (reported.ok() || absl::IsNotFound(reported)) return QuotaIsOver(device);
   LogLine(LogLevel::kError, absl::StrCat("device ", device.nodes.number,
                                          ": writing its status: ", reported.message()));
   // The bus's node for it is there already.
   if (!absl::IsResourceExhausted(reported)) return;
-  xenstore::ReportBackendError(*services_.store, address_, xenstore::NodeQuotaError(reported))
-      .IgnoreError();
+  device.quota_told = true;
+  ReportError(xenstore::NodeQuotaError(reported));
 }
 
 void BusControl::CloseElsewhere(DeviceControl& device) {
@@ -188,19 +224,20 @@ void BusControl::CloseElsewhere(DeviceControl& device) {
   device.closing = true;
   ++closing_;
   // Closing a file can wait for its server, too.
-  services_.workers->Submit(opening_lane(), [number = device.nodes.number,
+  services_.workers->Submit(opening_lane(), [number = device.nodes.number, ticket = device.ticket,
                                              opened = *std::move(device.opened),
                                              loop = services_.loop, anchor = anchor_]() mutable {
     CloseDevice(std::move(opened));
-    PostBack(loop, std::move(anchor), [number](BusControl& control) { control.OnClosed(number); });
+    PostBack(loop, std::move(anchor),
+             [number, ticket](BusControl& control) { control.OnClosed(number, ticket); });
   });
   device.opened.reset();
 }
 
-void BusControl::OnClosed(uint16_t number) {
+void BusControl::OnClosed(uint16_t number, uint64_t ticket) {
   --closing_;
-  auto entry = devices_.find(number);
-  if (entry != devices_.end() && std::exchange(entry->second.closing, false)) FinishRemoval(number);
+  DeviceControl* const device = Find(number, ticket);
+  if (device != nullptr && std::exchange(device->closing, false)) FinishRemoval(number);
   // The end of the bus may wait for it.
   Evaluate();
 }
@@ -222,6 +259,23 @@ BusControl::Summary BusControl::Summarize() const {
     }
   }
   return summary;
+}
+
+bool BusControl::QuotaIsMet() const {
+  return std::any_of(devices_.begin(), devices_.end(),
+                     [](const auto& entry) { return entry.second.quota_told; });
+}
+
+void BusControl::QuotaIsOver(DeviceControl& device) {
+  if (!std::exchange(device.quota_told, false) || gone_ || QuotaIsMet()) return;
+  xenstore::ClearBackendError(*services_.store, address_).IgnoreError();
+}
+
+bool BusControl::in_use() const {
+  return phase_ == Phase::kConnected &&
+         std::any_of(devices_.begin(), devices_.end(), [](const auto& entry) {
+           return entry.second.state == DeviceState::kAttached;
+         });
 }
 
 size_t BusControl::opening() const {

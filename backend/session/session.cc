@@ -41,7 +41,7 @@ Session::Session(Parts parts, const SessionOptions& options)
     : options_(options), parts_(std::move(parts)) {}
 
 Session::~Session() {
-  for (const auto& [number, timer] : leaving_) parts_.loop->Cancel(timer);
+  ForgetLeaving();
   // The endpoint before the window that it points at.
   endpoint_.reset();
 }
@@ -54,40 +54,43 @@ absl::Status Session::AddDevice(OpenedDevice opened, bool announce) {
   return endpoint_->AddDevice(number, *std::move(device), announce);
 }
 
-void Session::RemoveDevice(uint16_t number, bool force, absl::Duration limit) {
+void Session::RemoveDevice(uint16_t number, bool force) {
   // A driver that is not there, or has reset the device already, has nothing to let go of.
   if (removing_.contains(number) || (leaving_.contains(number) && !force)) return;
   if (force || endpoint_->DeviceStatus(number) == 0 || !endpoint_->AskForRemoval(number).ok()) {
     Remove(number);
     return;
   }
-  leaving_[number] = parts_.loop->RunAfter(limit, [this, number, limit] {
-    Log(LogLevel::kWarning,
-        absl::StrCat(options_.name, " device ", number, ": the driver did not let go of it in ",
-                     absl::FormatDuration(limit), "; removed"));
-    Remove(number);
-  });
+  leaving_[number] = 0;
+  parts_.listener->OnRemoval(number, RemovalStage::kAsked);
 }
 
 void Session::Remove(uint16_t number) {
   if (auto leaving = leaving_.find(number); leaving != leaving_.end()) {
-    parts_.loop->Cancel(leaving->second);
+    if (leaving->second != 0) parts_.loop->Cancel(leaving->second);
     leaving_.erase(leaving);
   }
   // Draining already: it is reported when that ends.
   if (!removing_.insert(number).second) return;
+  parts_.listener->OnRemoval(number, RemovalStage::kDraining);
   endpoint_->RemoveDevice(number, [this, number] {
     removing_.erase(number);
-    parts_.listener->OnDeviceRemoved(number);
+    parts_.listener->OnRemoval(number, RemovalStage::kRemoved);
   });
 }
 
 void Session::OnDeviceReset(uint16_t number) {
-  if (!leaving_.contains(number)) return;
+  auto leaving = leaving_.find(number);
+  if (leaving == leaving_.end() || leaving->second != 0) return;
   // Not from within the device's own turn.
-  parts_.loop->Cancel(leaving_[number]);
-  leaving_[number] =
-      parts_.loop->RunAfter(absl::ZeroDuration(), [this, number] { Remove(number); });
+  leaving->second = parts_.loop->RunAfter(absl::ZeroDuration(), [this, number] { Remove(number); });
+}
+
+void Session::ForgetLeaving() {
+  for (const auto& [number, timer] : leaving_) {
+    if (timer != 0) parts_.loop->Cancel(timer);
+  }
+  leaving_.clear();
 }
 
 void Session::OnBusBroken(const absl::Status& why) { parts_.listener->OnSessionBroken(why); }
@@ -100,8 +103,7 @@ void Session::OnProblem(int device, const absl::Status& what) {
 }
 
 void Session::Close(absl::AnyInvocable<void(SessionRemains)> done) {
-  for (const auto& [number, timer] : leaving_) parts_.loop->Cancel(timer);
-  leaving_.clear();
+  ForgetLeaving();
   endpoint_->Close([this, done = std::move(done)]() mutable {
     done({.ring = std::move(parts_.ring), .window = window_.TakeAll()});
   });

@@ -39,14 +39,21 @@ struct SessionRemains {
   std::vector<grants::GrantMapping> window;
 };
 
+// How far the removal of a device has got.
+enum class RemovalStage : uint8_t {
+  kAsked,     // the driver was asked to let go of it, and may take its time
+  kDraining,  // it has, or is not asked; requests in flight end
+  kRemoved,   // it is closed
+};
+
 // Reports, on the session's thread. The session must not be destroyed in them.
 class SessionListener {
  public:
   virtual ~SessionListener() = default;
   // The guest broke the bus: Close is next. Once.
   virtual void OnSessionBroken(const absl::Status& why) = 0;
-  // RemoveDevice has finished: the device is closed.
-  virtual void OnDeviceRemoved(uint16_t number) = 0;
+  // After RemoveDevice. Stages may be left out, but not the last.
+  virtual void OnRemoval(uint16_t number, RemovalStage stage) = 0;
 };
 
 // Everything on the thread of `loop`. What the parts refer to outlives it.
@@ -71,10 +78,10 @@ class Session : private BusEvents {
   // `announce`: the driver may have looked already; it is told.
   absl::Status AddDevice(OpenedDevice opened, bool announce);
 
-  // Graceful: asks the driver to let go, waits for its reset up to `limit`, then removes. A driver
-  // that does not use the device is not waited for. force: at once. OnDeviceRemoved follows, also
+  // Graceful: asks the driver to let go, waits for its reset as long as that takes, then removes. A
+  // driver that does not use the device is not waited for. force: at once. OnRemoval follows, also
   // when there is no such device. May be called again with force.
-  void RemoveDevice(uint16_t number, bool force, absl::Duration limit);
+  void RemoveDevice(uint16_t number, bool force);
 
   // Drains everything; `done` gets what is to be unmapped.
   void Close(absl::AnyInvocable<void(SessionRemains)> done);
@@ -91,14 +98,16 @@ class Session : private BusEvents {
   void OnProblem(int device, const absl::Status& what) override;
 
   void Remove(uint16_t number);
+  void ForgetLeaving();
 
   const SessionOptions options_;
   Parts parts_;
   std::unique_ptr<AsyncFileIo> file_io_;  // this guest's share of the thread's
   grants::Window window_;
   std::unique_ptr<BusEndpoint> endpoint_;
-  absl::flat_hash_map<uint16_t, EventLoop::TimerId> leaving_;  // asked to go, with the time limit
-  absl::flat_hash_set<uint16_t> removing_;                     // draining
+  // Asked to go; a timer once the driver has reset it, which is not 0 then.
+  absl::flat_hash_map<uint16_t, EventLoop::TimerId> leaving_;
+  absl::flat_hash_set<uint16_t> removing_;  // draining
 };
 
 }  // namespace vmsg::backend

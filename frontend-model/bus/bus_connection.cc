@@ -204,6 +204,7 @@ absl::Status BusConnection::Handshake() {
     return status;
   }
   bus_->AddFd(store.fd(), [this] { return OnStoreEvent(); });
+  xenstore::ClearFrontendError(store, address_).IgnoreError();  // an earlier one's
   return absl::OkStatus();
 }
 
@@ -223,17 +224,19 @@ absl::Status BusConnection::Close() {
     return absl::OkStatus();
   }
   xenstore::Store& store = *parts_.store;
+  const auto gone = [](XenbusState s) {
+    return s == XenbusState::kClosed || s == XenbusState::kUnknown;
+  };
   absl::Status status = xenstore::WriteState(store, address_.FrontendPath(), XenbusState::kClosing);
   if (status.ok()) {
-    status =
-        WaitForBackend(
-            [](XenbusState s) { return s == XenbusState::kClosed || s == XenbusState::kUnknown; },
-            "the backend to unmap (state 6)")
-            .status();
+    status = WaitForBackend([&](XenbusState s) { return s == XenbusState::kClosing || gone(s); },
+                            "the backend to come to rest (state 5)")
+                 .status();
   }
   if (status.ok()) {
     status = xenstore::WriteState(store, address_.FrontendPath(), XenbusState::kClosed);
   }
+  if (status.ok()) status = WaitForBackend(gone, "the backend to unmap (state 6)").status();
   Abandon();
   // Without a frontend directory there is nothing left to report a state to.
   return IsGone(status) ? absl::OkStatus() : status;

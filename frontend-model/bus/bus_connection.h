@@ -50,9 +50,9 @@ class BusConnection {
   // Closes, without a report if that fails.
   ~BusConnection();
 
-  // State 5, waits for the backend's 6 (its directory gone counts too), then state 6 and the end of
-  // the grants. On an error the grants end nevertheless when this is destroyed. Clients and drivers
-  // of the bus must be gone.
+  // State 5, waits for the backend's 5, then state 6, waits for its 6 (its directory gone counts,
+  // too), then the end of the grants. On an error the grants end nevertheless when this is
+  // destroyed. Clients and drivers of the bus must be gone.
   absl::Status Close();
   // Connects again after Close, or after the backend closed the bus.
   absl::Status Reconnect();

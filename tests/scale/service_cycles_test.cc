@@ -131,15 +131,18 @@ class ServiceCyclesTest : public ::testing::Test {
         if (guest.pages->Answered()) ++guest.answers;
         Frontend(guest, XenbusState::kConnected);
         return Frontend(guest, XenbusState::kClosing);
+      case XenbusState::kClosing:
+        return Frontend(guest, XenbusState::kClosed);
       case XenbusState::kClosed:
         ++guest.cycles;
-        return Frontend(guest, XenbusState::kClosed);
+        return Frontend(guest, XenbusState::kInitialising);
       default:
         return;
     }
   }
   void Frontend(Guest& guest, XenbusState state) {
     guest.view.frontend = state;
+    tree_.Set(absl::StrCat(guest.bus.FrontendPath(), "/state"), xenstore::StateText(state));
     guest.control->Update(guest.view);
   }
   void MaybeStop() {

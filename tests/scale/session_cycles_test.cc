@@ -25,7 +25,7 @@ constexpr uint32_t kBudget = 2 * ConnectingGuest::kWindowPages;
 class SilentListener final : public backend::SessionListener {
  public:
   void OnSessionBroken(const absl::Status& why) override { ADD_FAILURE() << why; }
-  void OnDeviceRemoved(uint16_t) override {}
+  void OnRemoval(uint16_t, backend::RemovalStage) override {}
 };
 
 // What the cycles of all guests share, as they do in the service.

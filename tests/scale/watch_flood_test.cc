@@ -121,7 +121,7 @@ class WatchFloodTest : public ServiceRig {
     ASSERT_TRUE(again.ok()) << again.status();
     ASSERT_TRUE((*again)->Close().ok());
     again->reset();
-    WaitFor(bad_bus, "state", "2");
+    WaitFor(bad_bus, "state", "6");
     if (!kSanitized) {
       EXPECT_LE(HeldResources::OfThisProcess().resident, before.resident + kMostResident);
       EXPECT_LE(ResidentBytes(xen_->pid()), kMostEmulation);

@@ -23,8 +23,9 @@ class ModelService : public xenstore::BusListener {
   }
 
   std::string refused_type = "nonsense";
-  std::set<uint16_t> busy;  // devices whose driver does not let go
-  std::string bus_error;    // not empty: no bus is served, for this reason
+  std::set<uint16_t> busy;     // devices whose driver does not let go
+  std::set<uint16_t> hanging;  // devices whose requests do not end, forced or not
+  std::string bus_error;       // not empty: no bus is served, for this reason
 
   void Run() {
     while (true) {
@@ -43,7 +44,14 @@ class ModelService : public xenstore::BusListener {
         .IgnoreError();
   }
   void OnBusChanged(const xenstore::BusAddress& bus, const xenstore::BusView& view) override {
-    if (!view.online) xenstore::RemoveBackendDirectory(*store_, bus).IgnoreError();
+    if (view.online) return;
+    for (const uint16_t number : hanging) Tell(bus, number, xenstore::kStatusDraining);
+    if (!view.forced) {
+      for (const uint16_t number : busy) Tell(bus, number, xenstore::kStatusAsked);
+    }
+    if (!hanging.empty() || (!view.forced && !busy.empty())) return;
+    xenstore::WriteState(*store_, bus.BackendPath(), xenstore::XenbusState::kClosed).IgnoreError();
+    xenstore::RemoveBackendDirectory(*store_, bus).IgnoreError();
   }
   void OnBusVanished(const xenstore::BusAddress&) override {}
   void OnDeviceAdded(const xenstore::BusAddress& bus,
@@ -57,9 +65,9 @@ class ModelService : public xenstore::BusListener {
   }
   void OnDeviceRemovalRequested(const xenstore::BusAddress& bus, uint16_t number,
                                 bool force) override {
-    if (force || !busy.contains(number)) {
-      xenstore::RemoveDevice(*store_, bus, number).IgnoreError();
-    }
+    if (hanging.contains(number)) return Tell(bus, number, xenstore::kStatusDraining);
+    if (!force && busy.contains(number)) return Tell(bus, number, xenstore::kStatusAsked);
+    xenstore::RemoveDevice(*store_, bus, number).IgnoreError();
   }
   void OnDeviceVanished(const xenstore::BusAddress&, uint16_t) override {}
   void OnDeviceRefused(const xenstore::BusAddress&, const std::string&,
@@ -67,6 +75,10 @@ class ModelService : public xenstore::BusListener {
   void OnBusRefused(const std::string&, const absl::Status&) override {}
 
  private:
+  void Tell(const xenstore::BusAddress& bus, uint16_t number, const char* status) {
+    xenstore::ReportRemoval(*store_, bus, number, status).IgnoreError();
+  }
+
   std::unique_ptr<xenstore::MemoryStore> store_;
   std::unique_ptr<xenstore::BusDiscovery> discovery_;
 };

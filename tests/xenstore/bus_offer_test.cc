@@ -54,6 +54,70 @@ TEST_F(BusOfferTest, BackendReadsWhatTheFrontendRequested) {
   EXPECT_EQ(*request, kRequest);
 }
 
+TEST_F(BusOfferTest, AnswerIsWrittenOnlyWhileItsRequestStands) {
+  const absl::Status refusal = absl::InvalidArgumentError("no");
+  EXPECT_EQ(*AnswerRequest(*backend_, kOfferedBus, kOffer, kRequest, absl::OkStatus()),
+            Standing::kWithdrawn);
+  ASSERT_TRUE(WriteRequest(*frontend_, kOfferedBus, kRequest).ok());
+  FrontendRequest other = kRequest;
+  other.ring_ref = 77;
+  for (const absl::Status& answer : {absl::OkStatus(), refusal}) {
+    EXPECT_EQ(*AnswerRequest(*backend_, kOfferedBus, kOffer, other, answer), Standing::kChanged);
+    EXPECT_EQ(
+        *AnswerRequest(*backend_, kOfferedBus, kOffer, absl::CancelledError("unread"), answer),
+        Standing::kChanged);
+  }
+  EXPECT_EQ(tree_.Value(Back("state")), "1");
+  EXPECT_EQ(tree_.Value(Back("hotplug-error")), "");
+  // Others write all the time.
+  tree_.FailCommits(5);
+  EXPECT_EQ(*AnswerRequest(*backend_, kOfferedBus, kOffer, kRequest, absl::OkStatus()),
+            Standing::kStands);
+  EXPECT_EQ(tree_.Value(Back("state")), "4");
+  tree_.FailCommits(1'000'000);
+  EXPECT_EQ(*AnswerRequest(*backend_, kOfferedBus, kOffer, kRequest, absl::OkStatus()),
+            Standing::kChanged);
+  tree_.FailCommits(0);
+  EXPECT_EQ(*AnswerRequest(*backend_, kOfferedBus, kOffer, kRequest, refusal), Standing::kStands);
+  EXPECT_EQ(tree_.Value(Back("state")), "5");
+  EXPECT_EQ(tree_.Value(Back("hotplug-error")), "no");
+  EXPECT_EQ(tree_.Value(BackendErrorPath(kOfferedBus)), "no");
+  tree_.Erase(kOfferedBus.BackendPath());
+  EXPECT_TRUE(absl::IsNotFound(
+      AnswerRequest(*backend_, kOfferedBus, kOffer, kRequest, absl::OkStatus()).status()));
+  EXPECT_FALSE(tree_.Has(kOfferedBus.BackendPath()));
+}
+
+TEST_F(BusOfferTest, RequestThatCannotBeReadIsRefusedAsThat) {
+  FrontendRequest unknown = kRequest;
+  unknown.version = 9;
+  ASSERT_TRUE(WriteRequest(*frontend_, kOfferedBus, unknown).ok());
+  const auto request = ReadRequest(*backend_, kOfferedBus, kOffer);
+  ASSERT_FALSE(request.ok());
+  EXPECT_EQ(*AnswerRequest(*backend_, kOfferedBus, kOffer, request, request.status()),
+            Standing::kStands);
+  EXPECT_THAT(tree_.Value(Back("hotplug-error")), HasSubstr("version"));
+}
+
+TEST_F(BusOfferTest, ErrorThatIsOverIsRemoved) {
+  ASSERT_TRUE(ReportBackendError(*backend_, kOfferedBus, absl::InvalidArgumentError("full")).ok());
+  EXPECT_TRUE(ClearBackendError(*backend_, kOfferedBus).ok());
+  EXPECT_EQ(tree_.Value(Back("hotplug-error")), "");
+  EXPECT_FALSE(tree_.Has(BackendErrorPath(kOfferedBus)));
+  EXPECT_TRUE(ClearBackendError(*backend_, kOfferedBus).ok());
+}
+
+TEST_F(BusOfferTest, RemovalIsReportedOfAnEntryThatIsToGo) {
+  ASSERT_TRUE(AddDevices(*backend_, kOfferedBus, {{3, "rng", {}}}).ok());
+  EXPECT_TRUE(absl::IsFailedPrecondition(ReportRemoval(*backend_, kOfferedBus, 3, kStatusAsked)));
+  EXPECT_FALSE(tree_.Has(Back("device/3/hotplug-status")));
+  ASSERT_TRUE(RequestDeviceRemoval(*backend_, kOfferedBus, 3, false).ok());
+  EXPECT_TRUE(ReportRemoval(*backend_, kOfferedBus, 3, kStatusAsked).ok());
+  EXPECT_EQ(tree_.Value(Back("device/3/hotplug-status")), "asked");
+  EXPECT_TRUE(absl::IsNotFound(ReportRemoval(*backend_, kOfferedBus, 4, kStatusDraining)));
+  EXPECT_FALSE(tree_.Has(Back("device/4")));
+}
+
 TEST_F(BusOfferTest, OfferIsWrittenWholeOrNotAtAll) {
   tree_.FailWrites(3, absl::ResourceExhaustedError("quota"));
   EXPECT_TRUE(absl::IsResourceExhausted(WriteOffer(*backend_, kOfferedBus, kOffer)));

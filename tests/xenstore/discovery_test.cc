@@ -6,6 +6,7 @@
 
 #include "tests/xenstore/memory_store.h"
 #include "tests/xenstore/recording_listener.h"
+#include "xenstore/bus_offer.h"
 #include "xenstore/toolstack/bus_creation.h"
 
 namespace vmsg::xenstore {
@@ -85,10 +86,20 @@ TEST_F(DiscoveryTest, DirectoryRemovedByAnybodyIsReportedAsVanished) {
 TEST_F(DiscoveryTest, FrontendStateIsReportedWhenItDiffers) {
   CreateBus();
   Settle();
-  ASSERT_TRUE(guest_->Write(kFoundBus.FrontendPath() + "/state", "3").ok());
-  EXPECT_THAT(Settle(), ElementsAre("changed 5/2 front 3 ours 1"));
-  ASSERT_TRUE(guest_->Write(kFoundBus.FrontendPath() + "/state", "3").ok());
+  ASSERT_TRUE(guest_->Write(kFoundBus.FrontendPath() + "/state", "4").ok());
+  EXPECT_THAT(Settle(), ElementsAre("changed 5/2 front 4 ours 1"));
+  ASSERT_TRUE(guest_->Write(kFoundBus.FrontendPath() + "/state", "4").ok());
   EXPECT_THAT(Settle(), IsEmpty());
+}
+
+// It may have been elsewhere in between, and stand for another request.
+TEST_F(DiscoveryTest, State3IsReportedEachTimeItIsWritten) {
+  CreateBus();
+  Settle();
+  for (int i = 0; i < 2; ++i) {
+    ASSERT_TRUE(guest_->Write(kFoundBus.FrontendPath() + "/state", "3").ok());
+    EXPECT_THAT(Settle(), ElementsAre("changed 5/2 front 3 ours 1"));
+  }
 }
 
 TEST_F(DiscoveryTest, VanishedFrontendStateIsReportedAsGoneAndMayComeBack) {
@@ -129,6 +140,7 @@ TEST_F(DiscoveryTest, DriverDomainLearnsOfAGuestsEndFromItsNodes) {
   tree_.DestroyDomain(5);
   EXPECT_THAT(settle(), ElementsAre("changed 5/0 front gone ours 1 offline"));
   // The directory is its own to remove, and so is the one above.
+  EXPECT_EQ(WriteState(*store, bus.BackendPath(), XenbusState::kClosed), absl::OkStatus());
   EXPECT_EQ(RemoveBackendDirectory(*store, bus), absl::OkStatus());
   EXPECT_FALSE(tree_.Has("/local/domain/3/backend/virtio-msg/5"));
   EXPECT_THAT(settle(), ElementsAre("vanished 5/0"));

@@ -13,8 +13,37 @@ namespace {
 using enum XenbusState;
 
 BusAction Act(XenbusState ours, bool connected, std::optional<XenbusState> frontend,
-              bool online = true) {
-  return NextAction({ours, connected, frontend, online});
+              bool online = true, bool asking = false) {
+  return NextAction({ours, connected, frontend, online, asking});
+}
+
+std::optional<XenbusState> Column(int column) {
+  if (column == 0) return std::nullopt;
+  return static_cast<XenbusState>(column - 1);
+}
+
+char Letter(BusAction action) {
+  switch (action) {
+    case BusAction::kNone:
+      return 'o';
+    case BusAction::kOffer:
+      return 'O';
+    case BusAction::kConnect:
+      return 'C';
+    case BusAction::kAsk:
+      return 'A';
+    case BusAction::kQuiesce:
+      return 'Q';
+    case BusAction::kUnmapAndClose:
+      return 'U';
+    case BusAction::kReoffer:
+      return 'R';
+    case BusAction::kTearDownAndReoffer:
+      return 'T';
+    case BusAction::kForget:
+      return 'F';
+  }
+  return '?';
 }
 
 // The rows of the table of transitions, by name.
@@ -31,16 +60,21 @@ TEST(XenbusTable, Frontend4WhileNotConnectedConnects) {
 TEST(XenbusTable, ConnectionOfAKilledBackendIsClosedBecauseItsDirectoryMayHoldAnythingByNow) {
   EXPECT_EQ(Act(kConnected, false, kConnected), BusAction::kUnmapAndClose);
   EXPECT_EQ(Act(kConnected, false, kInitialised), BusAction::kUnmapAndClose);
-  EXPECT_EQ(Act(kClosed, false, kClosed), BusAction::kReoffer);
 }
-TEST(XenbusTable, Frontend5QuiescesThenUnmapsWithoutWaitingFor6) {
+TEST(XenbusTable, Our5StaysUntilTheFrontendShows6) {
   EXPECT_EQ(Act(kConnected, true, kClosing), BusAction::kQuiesce);
-  // The frontend waits in 5 for our 6 before it ends its grants.
-  EXPECT_EQ(Act(kClosing, true, kClosing), BusAction::kUnmapAndClose);
+  EXPECT_EQ(Act(kClosing, true, kClosing), BusAction::kNone);
+  EXPECT_EQ(Act(kClosing, true, kClosed), BusAction::kUnmapAndClose);
+  // Also when there was nothing, or it was a predecessor's: what the frontend waits for is the
+  // same.
+  EXPECT_EQ(Act(kInitWait, false, kClosing), BusAction::kQuiesce);
+  EXPECT_EQ(Act(kConnected, false, kClosing), BusAction::kQuiesce);
+  EXPECT_EQ(Act(kClosing, false, kClosing), BusAction::kNone);
 }
-TEST(XenbusTable, Frontend6UnmapsAndOffersAgainWhenOnline) {
+TEST(XenbusTable, Our6StaysUntilTheFrontendShows1) {
   EXPECT_EQ(Act(kConnected, true, kClosed), BusAction::kUnmapAndClose);
-  EXPECT_EQ(Act(kClosed, false, kClosed), BusAction::kReoffer);
+  EXPECT_EQ(Act(kClosed, false, kClosed), BusAction::kNone);
+  EXPECT_EQ(Act(kClosed, false, kInitialising), BusAction::kReoffer);
 }
 TEST(XenbusTable, Frontend1WhileWeAre6OffersAgain) {
   EXPECT_EQ(Act(kClosed, false, kInitialising), BusAction::kReoffer);
@@ -61,6 +95,17 @@ TEST(XenbusTable, Online0WhileConnectedEndsInOrder) {
   EXPECT_EQ(Act(kClosing, true, kConnected, false), BusAction::kUnmapAndClose);
   EXPECT_EQ(Act(kClosed, false, kConnected, false), BusAction::kForget);
 }
+TEST(XenbusTable, Online0AsksDriversThatAreAtWork) {
+  EXPECT_EQ(Act(kConnected, true, kConnected, false, /*asking=*/true), BusAction::kAsk);
+  EXPECT_EQ(Act(kConnected, true, kClosing, false, /*asking=*/true), BusAction::kQuiesce);
+  EXPECT_EQ(Act(kConnected, true, kClosed, false, /*asking=*/true), BusAction::kUnmapAndClose);
+  EXPECT_EQ(Act(kConnected, true, std::nullopt, false, /*asking=*/true), BusAction::kUnmapAndClose);
+  std::string cells;
+  for (int column = 0; column < 10; ++column) {
+    cells += Letter(Act(kConnected, true, Column(column), false, /*asking=*/true));
+  }
+  EXPECT_EQ(cells, "UUQAAAQUAA");
+}
 TEST(XenbusTable, RefusedRequestIsNotTriedAgainUntilTheFrontendMoves) {
   EXPECT_EQ(Act(kClosed, false, kInitialised), BusAction::kNone);
   EXPECT_EQ(Act(kClosed, false, kConnected), BusAction::kNone);
@@ -70,8 +115,8 @@ TEST(XenbusTable, GuestDirectoryThatGivesNoStateCountsAsGone) {
 }
 
 // Every cell, decided on purpose. A column for each of: gone, 0, 1 ... 8.
-// o none, O offer, C connect, Q quiesce, U unmap and close, R reoffer, T tear down and reoffer,
-// F forget.
+// o none, O offer, C connect, A ask, Q quiesce, U unmap and close, R reoffer, T tear down and
+// reoffer, F forget.
 struct ExpectedRow {
   XenbusState ours;
   bool connected;
@@ -80,13 +125,13 @@ struct ExpectedRow {
 };
 constexpr ExpectedRow kExpected[] = {
     {kUnknown, false, true, "UUOOOOOOOO"},       {kInitialising, false, true, "UUOOOOOOOO"},
-    {kInitWait, false, true, "UUooCCUooo"},      {kInitialised, false, true, "UUOOOOOOOO"},
-    {kConnected, false, true, "UURUUUUUUU"},     {kClosing, false, true, "UUUUUUUUUU"},
-    {kClosed, false, true, "ooRooooRoo"},        {kReconfiguring, false, true, "UUOOOOOOOO"},
+    {kInitWait, false, true, "UUooCCQUoo"},      {kInitialised, false, true, "UUOOOOOOOO"},
+    {kConnected, false, true, "UURUUUQUUU"},     {kClosing, false, true, "UUUUUUoUUU"},
+    {kClosed, false, true, "ooRooooooo"},        {kReconfiguring, false, true, "UUOOOOOOOO"},
     {kReconfigured, false, true, "UUOOOOOOOO"},  {kUnknown, true, true, "UUToooQUoo"},
     {kInitialising, true, true, "UUToooQUoo"},   {kInitWait, true, true, "UUToooQUoo"},
     {kInitialised, true, true, "UUToooQUoo"},    {kConnected, true, true, "UUToooQUoo"},
-    {kClosing, true, true, "UUUUUUUUUU"},        {kClosed, true, true, "UUUUUUUUUU"},
+    {kClosing, true, true, "UUUUUUoUUU"},        {kClosed, true, true, "UUUUUUUUUU"},
     {kReconfiguring, true, true, "UUToooQUoo"},  {kReconfigured, true, true, "UUToooQUoo"},
     {kUnknown, false, false, "UUUUUUUUUU"},      {kInitialising, false, false, "UUUUUUUUUU"},
     {kInitWait, false, false, "UUUUUUUUUU"},     {kInitialised, false, false, "UUUUUUUUUU"},
@@ -98,33 +143,6 @@ constexpr ExpectedRow kExpected[] = {
     {kClosing, true, false, "UUUUUUUUUU"},       {kClosed, true, false, "UUUUUUUUUU"},
     {kReconfiguring, true, false, "UUQQQQQUQQ"}, {kReconfigured, true, false, "UUQQQQQUQQ"},
 };
-
-std::optional<XenbusState> Column(int column) {
-  if (column == 0) return std::nullopt;
-  return static_cast<XenbusState>(column - 1);
-}
-
-char Letter(BusAction action) {
-  switch (action) {
-    case BusAction::kNone:
-      return 'o';
-    case BusAction::kOffer:
-      return 'O';
-    case BusAction::kConnect:
-      return 'C';
-    case BusAction::kQuiesce:
-      return 'Q';
-    case BusAction::kUnmapAndClose:
-      return 'U';
-    case BusAction::kReoffer:
-      return 'R';
-    case BusAction::kTearDownAndReoffer:
-      return 'T';
-    case BusAction::kForget:
-      return 'F';
-  }
-  return '?';
-}
 
 TEST(XenbusTable, EveryCellIsDecided) {
   static_assert(std::size(kExpected) == 9 * 2 * 2);
@@ -142,6 +160,7 @@ TEST(XenbusTable, EveryCellIsDecided) {
 BusSituation Follow(BusSituation situation, BusAction action) {
   switch (action) {
     case BusAction::kNone:
+    case BusAction::kAsk:
     case BusAction::kForget:
       break;
     case BusAction::kOffer:

@@ -88,6 +88,7 @@ absl::Status TakeOption(const std::string& option, Words& words, Arguments& argu
         xenstore::ParseDecimal(*value, "--timeout (seconds)", 0, kMaxTimeoutSeconds);
     if (!seconds.ok()) return seconds.status();
     arguments.timeout = absl::Seconds(*seconds);
+    arguments.timeout_given = true;
   } else {
     return absl::InvalidArgumentError(absl::StrCat("unknown option ", option));
   }
@@ -185,13 +186,15 @@ A config's entries are virtio_msg = [ "type=blk,path=/srv/g1.img", "type=rng" ];
 `name` unless one is given, its backend virtio_msg_backend unless --backend is given.
 
 attach waits until vmsgd has taken every entry or said why not; what was refused is removed again.
-detach asks the driver to let go of the device and waits until it is gone; with --force it does
-not ask. "all" removes the whole bus, or every bus of the domain unless --bus names one.
+detach asks the driver to let go of the device and waits until it is gone, however long the driver
+needs, or --timeout; interrupted, the request stands. With --force the driver is not asked. "all"
+removes the whole bus with all of its devices, or every bus of the domain unless --bus names one.
 
 Options:
   --xen native|emulated:<dir>  which Xen (default: this machine's)
   --backend <domain>           where vmsgd runs (default: this domain)
-  --timeout <seconds>          how long to wait for vmsgd (default 10)
+  --timeout <seconds>          how long to wait (default: 10 for vmsgd, without limit for a driver
+                               that was asked to let go of a device)
   --help, --version            this text, the program's version
 
 Exit status: 0 done; 1 refused or not answered, with the reason on stderr; 2 wrong command line.

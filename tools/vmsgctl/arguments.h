@@ -30,6 +30,7 @@ struct Arguments {
   std::optional<uint32_t> bus;         // detach --bus
   bool force = false;                  // detach --force
   absl::Duration timeout = absl::Seconds(10);
+  bool timeout_given = false;  // --timeout: for everything that detach waits for
 };
 
 // InvalidArgument: the text says what is wrong.

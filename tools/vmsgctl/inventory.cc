@@ -163,7 +163,14 @@ absl::StatusOr<DeviceFacts> ReadDevice(NodeAccess& nodes, const BusAddress& bus,
   if (device.type.empty()) {
     return absl::NotFoundError(absl::StrCat(directory, " holds no device entry"));
   }
-  if (!online) {
+  if (device.status == xenstore::kStatusAsked) {
+    device.waits_for = WaitsFor::kDriver;
+  } else if (device.status == xenstore::kStatusDraining) {
+    device.waits_for = WaitsFor::kDevice;
+  } else if (!online) {
+    device.waits_for = WaitsFor::kVmsgd;
+  }
+  if (device.waits_for != WaitsFor::kNobody) {
     device.status = "removing";
   } else if (device.status.empty()) {
     device.status = "waiting";

@@ -16,11 +16,20 @@
 
 namespace vmsg::ctl {
 
+// Whom a removal waits for.
+enum class WaitsFor {
+  kNobody,  // it was not asked for
+  kVmsgd,   // which has not answered
+  kDriver,  // which was asked to let go of the device
+  kDevice,  // what the entry names: requests to it have not ended
+};
+
 struct DeviceFacts {
   uint16_t number = 0;
   std::string type;
   std::string status;  // "connected", "error", "removing" or "waiting"
   std::string error;
+  WaitsFor waits_for = WaitsFor::kNobody;  // while it is removed
   absl::btree_map<std::string, std::string> parameters;
 };
 

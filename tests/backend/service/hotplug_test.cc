@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "frontend-model/transport/device_client.h"
 #include "tests/backend/service/service_rig.h"
 
 namespace vmsg::testing {
@@ -27,6 +28,16 @@ class HotplugTest : public ServiceRig {
   }
   void Remove(uint16_t number, bool force) {
     ASSERT_TRUE(xenstore::RequestDeviceRemoval(*store_, bus_, number, force).ok());
+  }
+  // A driver that has the device, status ACKNOWLEDGE and more.
+  static std::unique_ptr<frontend::DeviceClient> Use(frontend::BusConnection& connection,
+                                                     uint16_t number) {
+    auto client = frontend::DeviceClient::Probe(connection.bus(), connection.memory(), number);
+    EXPECT_TRUE(client.ok()) << client.status();
+    if (!client.ok()) return nullptr;
+    auto features = (*client)->Negotiate(0);
+    EXPECT_TRUE(features.ok()) << features.status();
+    return *std::move(client);
   }
   static std::string Node(uint16_t number, const std::string& node) {
     return absl::StrCat("device/", number, "/", node);
@@ -112,6 +123,36 @@ TEST_F(HotplugTest, EntryThatVanishesTakesItsDeviceWithIt) {
   // The number is served again once it is gone.
   AddEntry(7, "rng");
   WaitFor(bus_, Node(7, "hotplug-status"), "connected");
+}
+
+TEST_F(HotplugTest, RemovalOfABusAsksDriversThatAreAtWork) {
+  AddEntry(7, "rng");
+  WaitFor(bus_, Node(7, "hotplug-status"), "connected");
+  auto connection = Connect(guest_);
+  ASSERT_TRUE(connection.ok()) << connection.status();
+  auto driver = Use(**connection, 0);
+  ASSERT_NE(driver, nullptr);
+  ASSERT_TRUE(xenstore::RequestBusRemoval(*store_, bus_).ok());
+  // The one that nobody uses goes; for the other one the driver is waited for, and works.
+  WaitFor(bus_, Node(7, "type"), "(none)");
+  WaitFor(bus_, Node(0, "hotplug-status"), "asked");
+  EXPECT_EQ(Read(bus_, "state"), "4");
+  EXPECT_TRUE((*connection)->bus().Ping(1, frontend::After(std::chrono::seconds(10))).ok());
+  EXPECT_TRUE(driver->removal_requested());
+  driver->Reset().IgnoreError();  // the bus may end before it is confirmed
+  WaitFor(bus_, "state", "(none)");
+  EXPECT_EQ(platform_->hooks->MappedPages(), 0u);
+}
+
+TEST_F(HotplugTest, ForcedRemovalOfABusDoesNotAsk) {
+  auto connection = Connect(guest_);
+  ASSERT_TRUE(connection.ok()) << connection.status();
+  auto driver = Use(**connection, 0);
+  ASSERT_NE(driver, nullptr);
+  ASSERT_TRUE(xenstore::RequestBusRemoval(*store_, bus_).ok());
+  WaitFor(bus_, Node(0, "hotplug-status"), "asked");
+  ASSERT_TRUE(xenstore::RequestBusRemoval(*store_, bus_, /*force=*/true).ok());
+  WaitFor(bus_, "state", "(none)");
 }
 
 TEST_F(HotplugTest, ManyDevicesOfOneBusAreAllThere) {

@@ -42,9 +42,27 @@ TEST_F(LifeCycleTest, BackendUnmapsBeforeItSaysClosed) {
   EXPECT_NE(Read(bus, "state"), "6");
   EXPECT_GT(platform_->hooks->MappedPages(), 0u);
   go_on.count_down();
-  // Through 6, back to 2: it is still wanted.
-  WaitFor(bus, "state", "2");
+  WaitFor(bus, "state", "6");
   EXPECT_EQ(platform_->hooks->MappedPages(), 0u);
+}
+
+TEST_F(LifeCycleTest, EachStateStaysUntilTheFrontendHasMoved) {
+  const grants::DomainId guest = NewGuest();
+  const auto bus = Attach(guest, {0});
+  auto connection = Connect(guest);
+  ASSERT_TRUE(connection.ok()) << connection.status();
+  WriteFrontendState(bus, XenbusState::kClosing);
+  WaitFor(bus, "state", "5");
+  AwaitQuiet();
+  EXPECT_EQ(Read(bus, "state"), "5");
+  EXPECT_GT(platform_->hooks->MappedPages(), 0u);
+  WriteFrontendState(bus, XenbusState::kClosed);
+  WaitFor(bus, "state", "6");
+  EXPECT_EQ(platform_->hooks->MappedPages(), 0u);
+  AwaitQuiet();
+  EXPECT_EQ(Read(bus, "state"), "6");
+  WriteFrontendState(bus, XenbusState::kInitialising);
+  WaitFor(bus, "state", "2");
 }
 
 TEST_F(LifeCycleTest, FrontendConnectsAgainAfterClosing) {
@@ -178,6 +196,81 @@ TEST_F(LifeCycleTest, RefusalSaysWhatWasWrongAndLeavesNothingMapped) {
   WaitFor(bus, "state", "2");
   auto connection = Connect(guest);
   EXPECT_TRUE(connection.ok()) << connection.status();
+}
+
+TEST_F(LifeCycleTest, ReasonThatIsOverIsRemoved) {
+  const grants::DomainId guest = NewGuest();
+  const auto bus = Attach(guest, {0});
+  WaitFor(bus, "state", "2");
+  const xenstore::FrontendRequest request{.version = 7,
+                                          .message_size = 264,
+                                          .ring_ref = 5000,
+                                          .event_channel = 1,
+                                          .directory_ref = 5001,
+                                          .directory_pages = 10};
+  ASSERT_TRUE(xenstore::WriteRequest(*store_, bus, request).ok());
+  WaitFor(bus, "state", "6");
+  EXPECT_THAT(Read(bus, "hotplug-error"), HasSubstr("version"));
+  EXPECT_TRUE(store_->Read(xenstore::BackendErrorPath(bus)).ok());
+  auto connection = Connect(guest);
+  ASSERT_TRUE(connection.ok()) << connection.status();
+  WaitFor(bus, "hotplug-error", "");
+  StopService();  // what it still does is done
+  EXPECT_TRUE(absl::IsNotFound(store_->Read(xenstore::BackendErrorPath(bus)).status()));
+}
+
+TEST_F(LifeCycleTest, WhatIsNoStateIsRefusedByName) {
+  const grants::DomainId guest = NewGuest();
+  const auto bus = Attach(guest, {0});
+  for (const std::string text : {"03", "", "9", "Connected"}) {
+    WaitFor(bus, "state", "2");
+    ASSERT_TRUE(store_->Write(absl::StrCat(bus.FrontendPath(), "/state"), text).ok());
+    WaitFor(bus, "state", "6");
+    EXPECT_THAT(Read(bus, "hotplug-error"), HasSubstr(absl::StrCat("\"", text, "\"")));
+    WriteFrontendState(bus, XenbusState::kInitialising);
+  }
+}
+
+// The first one is killed between its 3 and our 4, and its successor asks at once.
+TEST_F(LifeCycleTest, AnswerIsForTheFrontendThatAsksNow) {
+  const grants::DomainId guest = NewGuest();
+  const auto bus = Attach(guest, {0});
+  WaitFor(bus, "state", "2");
+  std::latch held{1}, release{1};
+  platform_->hooks->OnMap([&](grants::DomainId) {
+    if (!held.try_wait()) held.count_down();
+    release.wait();
+  });
+  absl::StatusOr<std::unique_ptr<frontend::BusConnection>> first, second;
+  std::thread dying([&] { first = Connect(guest); });
+  held.wait();
+  const std::string ring = store_->Read(bus.FrontendPath() + "/ring-ref").value_or("");
+  std::thread successor([&] { second = Connect(guest); });
+  EXPECT_NE(AwaitOther(bus, "ring-ref", ring), "");
+  release.count_down();
+  successor.join();
+  ASSERT_TRUE(second.ok()) << second.status();
+  auto ping = (*second)->bus().Ping(3, frontend::After(std::chrono::seconds(20)));
+  EXPECT_TRUE(ping.ok()) << ping.status() << ": it looks connected and is dead";
+  dying.join();  // it lives, in this test, and takes the other's state 4 for its own
+}
+
+TEST_F(LifeCycleTest, FrontendWhoseNodesChangeAllTheTimeIsRefused) {
+  const grants::DomainId guest = NewGuest();
+  const auto bus = Attach(guest, {0});
+  WaitFor(bus, "state", "2");
+  auto other = xenstore::OpenStore(xen_->StoreSocket(0));
+  ASSERT_TRUE(other.ok()) << other.status();
+  int changes = 0;
+  platform_->hooks->OnMap([&](grants::DomainId) {
+    ASSERT_TRUE(
+        (*other)->Write(bus.FrontendPath() + "/message-size", std::to_string(64 + ++changes)).ok());
+  });
+  const auto connection = Connect(guest);
+  EXPECT_FALSE(connection.ok());
+  EXPECT_THAT(connection.status().message(), HasSubstr("changes none of them"));
+  WaitFor(bus, "state", "6");
+  EXPECT_EQ(platform_->hooks->MappedPages(), 0u);
 }
 
 TEST_F(LifeCycleTest, PortThatIsNotOursIsRefusedByName) {

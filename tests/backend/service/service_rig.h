@@ -116,6 +116,29 @@ class ServiceRig : public ::testing::Test {
     }
     ASSERT_TRUE(store_->Unwatch(path, "wait").ok());
   }
+  // The service has seen all that this test wrote before: another bus's offer is later than that.
+  void AwaitQuiet() {
+    const xenstore::BusAddress later = Attach(NewGuest(), {0});
+    WaitFor(later, "state", "2");
+  }
+  // Waits until a node of the frontend directory has none of the values seen before.
+  std::string AwaitOther(const xenstore::BusAddress& bus, const std::string& node,
+                         const std::string& before) {
+    const std::string path = absl::StrCat(bus.FrontendPath(), "/", node);
+    EXPECT_TRUE(store_->Watch(path, "wait").ok());
+    std::string now = store_->Read(path).value_or("");
+    while (now == before) {
+      pollfd wait{.fd = store_->fd(), .events = POLLIN, .revents = 0};
+      if (poll(&wait, 1, kPatienceMs) <= 0) {
+        ADD_FAILURE() << path << " stayed " << now;
+        break;
+      }
+      EXPECT_TRUE(store_->TakeWatchEvents().ok());
+      now = store_->Read(path).value_or("");
+    }
+    EXPECT_TRUE(store_->Unwatch(path, "wait").ok());
+    return now;
+  }
   void WriteFrontendState(const xenstore::BusAddress& bus, xenstore::XenbusState state) {
     ASSERT_TRUE(xenstore::WriteState(*store_, bus.FrontendPath(), state).ok());
   }

@@ -57,9 +57,9 @@ class HandshakeTest : public testing::Test {
   void Disconnect(ScriptedBackend& b) {
     b.WaitForFrontend(XenbusState::kClosing);
     b.SetState(XenbusState::kClosing);
+    b.WaitForFrontend(XenbusState::kClosed);
     b.Unmap();
     b.SetState(XenbusState::kClosed);
-    b.WaitForFrontend(XenbusState::kClosed);
   }
   absl::StatusOr<std::unique_ptr<BusConnection>> Open() {
     return BusConnection::Open(*guest_platform_, options_);
@@ -106,10 +106,10 @@ TEST_F(HandshakeTest, GrantsEndOnlyAfterTheBackendHasUnmapped) {
         b.WaitForFrontend(XenbusState::kClosing);
         EXPECT_GE(GuestGrants(), 1100);
         b.SetState(XenbusState::kClosing);
+        b.WaitForFrontend(XenbusState::kClosed);
         EXPECT_GE(GuestGrants(), 1100);
         b.Unmap();
         b.SetState(XenbusState::kClosed);
-        b.WaitForFrontend(XenbusState::kClosed);
       },
       [&] {
         auto connection = Open();

@@ -207,7 +207,10 @@ absl::Status ServeBus(Store& store, grants::Platform& platform, int number, int 
     status = (*bus)->bus().WaitUntil([&] { return appeared == disk; }, After(kPatience));
     if (status.ok()) status = ServeDisk(store, **bus, number, disk);
   }
-  // The last disk goes with the bus, which fails whatever waits on it.
+  // The last disk was asked for because its bus is to go, which fails whatever waits on it.
+  if (status.ok()) {
+    status = (*bus)->bus().WaitUntil([] { return false; }, After(kPatience));
+  }
   if (!absl::IsUnavailable(status)) {
     return absl::InternalError(absl::StrCat("the bus did not end: ", status.message()));
   }

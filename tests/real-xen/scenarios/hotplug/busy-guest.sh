@@ -42,11 +42,12 @@ vmsgctl detach g1 0 --force
 expect_bench_ended 1
 if in_guest g1 'grep "removal requested" /tmp/bench.log'; then fail "it was asked"; fi
 
-say "a driver that does not answer holds a removal up for some seconds only"
+say "a driver that does not answer is waited for, and named; force does not wait"
 vmsgctl attach g1 type=blk,path=/srv/g1.img,num=0
 start_bench
 in_guest g1 'killall -STOP vmsg-frontend'
-vmsgctl detach g1 0
+expect_refusal "driver has not let go of device 0" vmsgctl detach --timeout=1 g1 0
+vmsgctl detach g1 0 --force
 expect_equal "the devices left" "$(vmsgctl list | grep -c g1.img || true)" 0
 in_guest g1 'killall -CONT vmsg-frontend'
 expect_bench_ended 1
