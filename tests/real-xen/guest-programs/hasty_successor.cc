@@ -37,7 +37,7 @@ using frontend::BusConnection;
 using xenstore::XenbusState;
 
 // Long enough for any answer; what is dead never answers.
-constexpr auto kPatience = std::chrono::seconds(60);
+constexpr auto kPatience = std::chrono::seconds(20);
 constexpr char kFirst[] = "first";
 // How long the first one of a round lives, one after the other: the backend has not looked, is
 // mapping, has mapped.
