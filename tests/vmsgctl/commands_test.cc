@@ -193,7 +193,7 @@ TEST_F(VmsgctlTest, DetachWaitsUntilTheEntryIsGone) {
 TEST_F(VmsgctlTest, DetachOfABusyDeviceSaysSoAndForceRemovesIt) {
   ASSERT_EQ(Run({"attach", "g1", "type=rng"}), kExitDone);
   service_->busy.insert(0);
-  EXPECT_EQ(Run({"detach", "g1", "0", "--timeout=0"}), kExitRefused);
+  EXPECT_EQ(Run({"detach", "g1", "0", "--timeout=1"}), kExitRefused);
   EXPECT_THAT(err(), AllOf(HasSubstr("device 0 is still there"), HasSubstr("--force"),
                            HasSubstr("driver has not let go of device 0 (rng)"),
                            Not(HasSubstr("running"))));
@@ -205,7 +205,7 @@ TEST_F(VmsgctlTest, DetachOfABusyDeviceSaysSoAndForceRemovesIt) {
 TEST_F(VmsgctlTest, DetachOfABusWaitsForItsBusyDevicesAndNamesThem) {
   ASSERT_EQ(Run({"attach", "g1", "type=rng", "type=blk,path=/srv/a.img"}), kExitDone);
   service_->busy.insert(1);
-  EXPECT_EQ(Run({"detach", "g1", "all", "--timeout=0"}), kExitRefused);
+  EXPECT_EQ(Run({"detach", "g1", "all", "--timeout=1"}), kExitRefused);
   EXPECT_THAT(err(), HasSubstr("driver has not let go of device 1 (blk /srv/a.img)"));
   EXPECT_TRUE(tree_.Has(Device("1/type")));
   EXPECT_EQ(Run({"detach", "g1", "all", "--force"}), kExitDone) << err();
@@ -215,9 +215,9 @@ TEST_F(VmsgctlTest, DetachOfABusWaitsForItsBusyDevicesAndNamesThem) {
 TEST_F(VmsgctlTest, ForcedDetachOfAHangingDiskSaysThatItsImageIsStillHeld) {
   ASSERT_EQ(Run({"attach", "g1", "type=blk,path=/srv/a.img", "type=rng"}), kExitDone);
   service_->hanging.insert(0);
-  EXPECT_EQ(Run({"detach", "g1", "0", "--timeout=0"}), kExitRefused);
+  EXPECT_EQ(Run({"detach", "g1", "0", "--timeout=1"}), kExitRefused);
   EXPECT_THAT(err(), HasSubstr("requests to device 0 (blk /srv/a.img) have not ended"));
-  EXPECT_EQ(Run({"detach", "g1", "all", "--force", "--timeout=0"}), kExitDone);
+  EXPECT_EQ(Run({"detach", "g1", "all", "--force", "--timeout=1"}), kExitDone);
   EXPECT_THAT(err(), AllOf(HasSubstr("/srv/a.img"), HasSubstr("vmsgd still holds the image")));
   EXPECT_FALSE(tree_.Has(kBusPath));
 }

@@ -58,7 +58,7 @@ std::string WaitingText(const Waiting& waiting) {
       return absl::StrCat("requests to ", waiting.name,
                           " have not ended; vmsgd holds it until then");
     default:
-      return absl::StrCat(waiting.name, " has not answered; is it running?");
+      return absl::StrCat(waiting.name, " has not answered (is it running?)");
   }
 }
 
