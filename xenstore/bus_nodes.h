@@ -56,6 +56,8 @@ inline constexpr char kStatusAsked[] = "asked";
 // To be removed, and no driver has it any more; requests to what it names are still to end.
 inline constexpr char kStatusDraining[] = "draining";
 inline constexpr char kHotplugError[] = "hotplug-error";  // why the entry was refused
+inline constexpr char kIoErrors[] = "io-errors";          // requests that the disk failed
+inline constexpr char kIoError[] = "io-error";            // the last of them
 
 // In the backend directory, written by the backend before state 2.
 inline constexpr char kVersions[] =

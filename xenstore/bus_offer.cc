@@ -316,6 +316,25 @@ absl::Status ReportDevice(Store& store, const BusAddress& bus, absl::string_view
   });
 }
 
+absl::Status ReportIoErrors(Store& store, const BusAddress& bus, uint16_t device, uint64_t count,
+                            absl::string_view last) {
+  const std::string entry = absl::StrCat(bus.BackendPath(), "/", kDevice, "/", device);
+  return store.Transaction([&](NodeAccess& nodes) {
+    // As above.
+    if (absl::StatusOr<std::string> type = nodes.Read(Join(entry, kType)); !type.ok()) {
+      return type.status();
+    }
+    const std::pair<const char*, std::string> values[] = {{kIoErrors, absl::StrCat(count)},
+                                                          {kIoError, std::string(last)}};
+    for (const auto& [name, value] : values) {
+      absl::Status status =
+          count == 0 ? nodes.Remove(Join(entry, name)) : nodes.Write(Join(entry, name), value);
+      if (!status.ok() && !(count == 0 && absl::IsNotFound(status))) return status;
+    }
+    return absl::OkStatus();
+  });
+}
+
 absl::StatusOr<uint16_t> OwnDomain(NodeAccess& nodes) {
   absl::StatusOr<std::string> text = nodes.Read("domid");
   if (absl::IsNotFound(text.status())) return 0;

@@ -99,6 +99,11 @@ absl::Status ReportDevice(Store& store, const BusAddress& bus, absl::string_view
 absl::Status ReportRemoval(Store& store, const BusAddress& bus, uint16_t device,
                            const char* status);
 
+// Backend. How many requests of a device failed at the disk, and the last one's text; 0: none, the
+// nodes go. NotFound: the entry is gone meanwhile; nothing was written.
+absl::Status ReportIoErrors(Store& store, const BusAddress& bus, uint16_t device, uint64_t count,
+                            absl::string_view last);
+
 // The domain this store connection belongs to, from its own `domid` node, which a guest cannot
 // write. A domain without one is a Dom0 that was started without xen-init-dom0: 0.
 absl::StatusOr<uint16_t> OwnDomain(NodeAccess& nodes);

@@ -22,7 +22,7 @@ std::string OwnDevicePath(const BusAddress& bus, absl::string_view name) {
 // Nodes of an entry that are not the type's parameters.
 bool IsControlNode(absl::string_view node) {
   return node == kType || node == kDeviceOnline || node == kDeviceForce || node == kHotplugStatus ||
-         node == kHotplugError;
+         node == kHotplugError || node == kIoErrors || node == kIoError;
 }
 
 }  // namespace

@@ -16,6 +16,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "backend/devices/device_health.h"
 #include "backend/devices/unique_fd.h"
 #include "backend/runtime/event_loop.h"
 #include "backend/virtqueue/split_queue.h"
@@ -46,6 +47,8 @@ class DeviceHost {
                             absl::AnyInvocable<void()> change) = 0;
   // The device cannot go on without a reset: DEVICE_NEEDS_RESET. The reason goes to the log.
   virtual void NeedsReset(const absl::Status& reason) = 0;
+  // What Settle waited for has ended.
+  virtual void Settled() = 0;
 };
 
 // Shared by the devices of one I/O thread.
@@ -83,6 +86,12 @@ class Device {
   // The queue takes no more chains. Return those in flight when their I/O ends (drop what can be
   // dropped at once); the transport waits for it.
   virtual void OnQueueStopping(uint32_t queue) { (void)queue; }
+  // All queues have drained, OnReset or the device's end is next. True: nothing of the device's own
+  // is at work either. False: host.Settled follows, and this is asked again.
+  virtual bool Settle(DeviceHost& host) {
+    (void)host;
+    return true;
+  }
   // Everything has drained; the device is as new. Configuration that the driver wrote returns to
   // its default.
   virtual void OnReset() {}
@@ -104,6 +113,8 @@ struct OpenedDevice {
   std::string type;
   std::vector<UniqueFd> fds;
   absl::btree_map<std::string, std::string> options;  // checked
+  // One for all duplicates.
+  std::shared_ptr<DeviceHealth> health = std::make_shared<DeviceHealth>();
 
   // The same open files under new descriptors. ResourceExhausted: there are no more descriptors.
   absl::StatusOr<OpenedDevice> Duplicate() const;

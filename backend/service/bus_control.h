@@ -34,6 +34,9 @@ inline constexpr absl::Duration kOpenPatience = absl::Seconds(2);
 // it is answered. One change is a frontend that died and its successor.
 inline constexpr int kMaxRestarts = 8;
 
+// A device's I/O errors are told at once, and then as often as this at most.
+inline constexpr absl::Duration kIoErrorInterval = absl::Seconds(10);
+
 // What all buses share. Outlives them, and the jobs they started.
 struct BusServices {
   xenstore::Store* store = nullptr;
@@ -154,6 +157,9 @@ class BusControl {
   void ReportRemoval(DeviceControl& device, const char* status);
   bool QuotaIsMet() const;
   void QuotaIsOver(DeviceControl& device);
+  // device_health.cc
+  void WatchHealth(DeviceControl& device);
+  void ReportHealth(uint16_t number, const std::shared_ptr<DeviceHealth>& health);
   void CloseElsewhere(DeviceControl& device);
   void OnClosed(uint16_t number, uint64_t ticket);
   size_t opening() const;

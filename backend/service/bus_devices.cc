@@ -60,6 +60,7 @@ bool BusControl::OnOpened(uint16_t number, uint64_t ticket, absl::StatusOr<Opene
   } else {
     device.state = DeviceState::kOpened;
     device.opened = *std::move(opened);
+    WatchHealth(device);
   }
   if (device.leaving) {
     FinishRemoval(number);

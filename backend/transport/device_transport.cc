@@ -163,7 +163,7 @@ void DeviceTransport::HandleDeferred(const wire::SetDeviceStatusRequest& request
   }
   if ((added & wire::kStatusFeaturesOk) != 0) {
     features_.Freeze();
-    device_->OnFeatures(features_.acknowledged());
+    Watching([this] { device_->OnFeatures(features_.acknowledged()); });
   }
   if ((added & wire::kStatusDriverOk) != 0) Start();
   // FAILED: the driver gave up, nobody waits for its queues.
@@ -191,8 +191,8 @@ void DeviceTransport::Advance() {
   FreeDrained();
   const bool ending = shutting_down_ && shutdown_done_ != nullptr;
   if (ending || operation_ == Operation::kReset) {
-    if (!AllUnset()) return;
-    device_->OnReset();
+    if (!AllUnset() || !device_->Settle(*this)) return;
+    Watching([this] { device_->OnReset(); });
     features_.Reset();
     started_ = false;
     status_ = 0;
@@ -224,6 +224,15 @@ void DeviceTransport::ChangeConfig(uint32_t offset, uint32_t length,
   ++generation_;
   change();
   NoteConfigChange(offset, length);
+}
+
+void DeviceTransport::Watching(absl::FunctionRef<void()> change) {
+  std::vector<std::byte> before(identity_.config_size);
+  std::vector<std::byte> after(identity_.config_size);
+  if (!before.empty()) device_->ReadConfig(0, before);
+  change();
+  if (!after.empty()) device_->ReadConfig(0, after);
+  if (before != after) ++generation_;
 }
 
 void DeviceTransport::NeedsReset(const absl::Status& reason) {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "backend/devices/device.h"
@@ -119,11 +120,14 @@ class DeviceTransport : private DeviceHost {
   void ChangeConfig(uint32_t offset, uint32_t length,
                     absl::AnyInvocable<void()> change) override;  // device_transport.cc
   void NeedsReset(const absl::Status& reason) override;           // device_transport.cc
+  void Settled() override { events_.WantTurn(); }
 
   void Start();
   bool live() const;  // queues are being served
   void BeginReset();
   void NoteConfigChange(uint32_t offset, uint32_t length);
+  // Runs what may change configuration without ChangeConfig: a new generation if it did.
+  void Watching(absl::FunctionRef<void()> change);
   void StopQueue(uint32_t index);
   void FreeDrained();
   void FinishQueueOperation(bool install);

@@ -27,6 +27,9 @@ class HeldDevice final : public backend::Device {
     uint32_t writable_from = 4;  // configuration below is read-only
     bool takes_chains = true;    // false: leaves them in the queue
     bool answers_at_once = false;
+    bool settled = true;                 // false: at work for itself
+    std::vector<std::byte> at_features;  // what configuration becomes then; empty: stays
+    std::vector<std::byte> at_reset;
 
     backend::DeviceHost* host = nullptr;
     uint64_t features = 0;
@@ -63,6 +66,7 @@ class HeldDevice final : public backend::Device {
   }
   void OnFeatures(uint64_t features) override {
     view_->features = features;
+    if (!view_->at_features.empty()) view_->config = view_->at_features;
     view_->log.push_back("features");
   }
   void OnStart(backend::DeviceHost& host, uint64_t) override {
@@ -88,7 +92,12 @@ class HeldDevice final : public backend::Device {
   void OnQueueStopping(uint32_t queue) override {
     view_->log.push_back("stopping " + std::to_string(queue));
   }
+  bool Settle(backend::DeviceHost& host) override {
+    view_->host = &host;
+    return view_->settled;
+  }
   void OnReset() override {
+    if (!view_->at_reset.empty()) view_->config = view_->at_reset;
     view_->host = nullptr;
     view_->log.push_back("reset");
   }

@@ -78,6 +78,7 @@ class DeviceRig final : public backend::DeviceHost {
   void EndReset() {
     ASSERT_TRUE(Drained());
     for (auto& queue : queues_) queue.reset();
+    ASSERT_TRUE(device_->Settle(*this)) << "the device is at work for itself";
     device_->OnReset();
     started_ = false;
   }
@@ -138,6 +139,8 @@ class DeviceRig final : public backend::DeviceHost {
     change();
     ++config_changes_;
   }
+  int settled() const { return settled_; }
+  void Settled() override { ++settled_; }
   void NeedsReset(const absl::Status& reason) override { needs_reset_.push_back(reason); }
 
   GuestMemory memory;
@@ -149,6 +152,7 @@ class DeviceRig final : public backend::DeviceHost {
   std::vector<uint16_t> next_desc_;
   std::vector<int> notified_;
   int config_changes_ = 0;
+  int settled_ = 0;
   std::vector<absl::Status> needs_reset_;
   bool started_ = false;
 };

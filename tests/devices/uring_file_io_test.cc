@@ -17,44 +17,10 @@
 #include <utility>
 #include <vector>
 
-#include "backend/devices/async_file_io.h"
-#include "backend/devices/unique_fd.h"
-#include "tests/devices/manual_loop.h"
-#include "tests/devices/temp_dir.h"
+#include "tests/devices/uring_rig.h"
 
 namespace vmsg::testing {
 namespace {
-
-struct Operation : backend::FileOperation {
-  Operation() {
-    done = [](backend::FileOperation* operation, int64_t result) {
-      static_cast<Operation*>(operation)->result = result;
-    };
-  }
-  static constexpr int64_t kPending = INT64_MIN;
-  int64_t result = kPending;
-  bool ended() const { return result != kPending; }
-};
-
-class UringFileIoTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    auto io = backend::NewUringFileIo(&loop_);
-    if (!io.ok()) GTEST_SKIP() << io.status();
-    io_ = *std::move(io);
-  }
-  void Await(const Operation& operation) {
-    io_->Submit();
-    ASSERT_TRUE(loop_.RunUntil([&] { return operation.ended(); }));
-  }
-  backend::UniqueFd Open(const std::string& path) {
-    return backend::UniqueFd(open(path.c_str(), O_RDWR | O_CLOEXEC));
-  }
-
-  TempDir dir_;
-  ManualLoop loop_;
-  std::unique_ptr<backend::AsyncFileIo> io_;
-};
 
 TEST_F(UringFileIoTest, MorePiecesThanOneCallTakes) {
   const std::string path = dir_.File("f", 5000);
@@ -195,41 +161,6 @@ TEST_F(UringFileIoTest, ALargeTransferIsDoneInParts) {
   Await(write);
   EXPECT_EQ(write.result, static_cast<int64_t>(kBytes));
   EXPECT_TRUE(bytes == content()) << "too long to be shown";
-}
-
-TEST_F(UringFileIoTest, AWithdrawnTransferHasNoFurtherPart) {
-  constexpr size_t kBytes = 9 << 20;
-  const backend::UniqueFd fd = Open(dir_.File("f", kBytes));
-  std::string bytes(kBytes, '?');
-  iovec piece{bytes.data(), kBytes};
-  Operation read;
-  io_->Readv(&read, fd.get(), &piece, 1, 0);
-  io_->Submit();
-  EXPECT_FALSE(io_->Withdraw(&read));
-  EXPECT_FALSE(read.ended()) << "not from within the call";
-  ASSERT_TRUE(loop_.RunUntil([&] { return read.ended(); }));
-  EXPECT_EQ(read.result, -ECANCELED);
-  EXPECT_LE(read.transferred, 4 << 20);
-  EXPECT_TRUE(loop_.Settle());
-  EXPECT_EQ(bytes.back(), '?');
-}
-
-TEST_F(UringFileIoTest, WhatIsWithdrawnBeforeItIsSubmittedDoesNotBegin) {
-  const std::string path = dir_.File("f", 512);
-  const std::string before = TempDir::Content(path);
-  const backend::UniqueFd fd = Open(path);
-  std::string bytes(512, 'w');
-  iovec pieces[] = {{bytes.data(), 256}, {bytes.data() + 256, 256}};
-  Operation withdrawn, other;
-  io_->Writev(&withdrawn, fd.get(), &pieces[0], 1, 0, false);
-  io_->Writev(&other, fd.get(), &pieces[1], 1, 256, false);
-  EXPECT_FALSE(io_->Withdraw(&withdrawn));
-  Await(withdrawn);
-  Await(other);
-  EXPECT_EQ(withdrawn.result, -ECANCELED);
-  EXPECT_EQ(other.result, 256);
-  EXPECT_EQ(TempDir::Content(path), before.substr(0, 256) + std::string(256, 'w'));
-  EXPECT_TRUE(loop_.Settle());
 }
 
 TEST_F(UringFileIoTest, TheEndOfTheFileEndsARead) {

@@ -298,6 +298,17 @@ TEST_F(VmsgctlTest, ListAsJson) {
   EXPECT_EQ(Run({"list", "--json"}), kExitDone);
 }
 
+TEST_F(VmsgctlTest, ListShowsTheErrorsOfADisk) {
+  ASSERT_EQ(Run({"attach", "g1", "type=blk,path=/srv/a.img"}), kExitDone);
+  tree_.Set(Device("0/io-errors"), "3");
+  tree_.Set(Device("0/io-error"), "write of 512 bytes at 0: No space left on device (ENOSPC)");
+  EXPECT_EQ(Run({"list"}), kExitDone);
+  EXPECT_THAT(out(), AllOf(HasSubstr("connected, I/O errors: 3, last: write of 512 bytes at 0"),
+                           Not(HasSubstr("io-errors="))));
+  EXPECT_EQ(Run({"list", "--json"}), kExitDone);
+  EXPECT_THAT(out(), AllOf(HasSubstr(R"("io_errors": 3)"), HasSubstr("(ENOSPC)")));
+}
+
 TEST_F(VmsgctlTest, LostStoreIsAnError) {
   tree_.LoseConnections();
   EXPECT_EQ(Run({"list"}), kExitRefused);

@@ -154,6 +154,10 @@ absl::StatusOr<DeviceFacts> ReadDevice(NodeAccess& nodes, const BusAddress& bus,
       device.status = *value;
     } else if (name == xenstore::kHotplugError) {
       device.error = *value;
+    } else if (name == xenstore::kIoErrors) {
+      device.io_errors = *value;
+    } else if (name == xenstore::kIoError) {
+      device.io_error = *value;
     } else if (name == xenstore::kDeviceOnline) {
       online = *value != "0";
     } else if (name != xenstore::kDeviceForce) {

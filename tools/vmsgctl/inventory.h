@@ -30,6 +30,8 @@ struct DeviceFacts {
   std::string status;  // "connected", "error", "removing" or "waiting"
   std::string error;
   WaitsFor waits_for = WaitsFor::kNobody;  // while it is removed
+  std::string io_errors;                   // how many requests the disk failed; empty: none
+  std::string io_error;                    // the last
   absl::btree_map<std::string, std::string> parameters;
 };
 

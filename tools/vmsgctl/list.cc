@@ -6,6 +6,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "tools/vmsgctl/commands.h"
@@ -21,8 +22,15 @@ std::string StateWord(const std::optional<XenbusState>& state) {
   return state.has_value() ? std::string(xenstore::StateName(*state)) : "gone";
 }
 
-std::string StatusWords(const std::string& status, const std::string& error) {
-  return error.empty() || status != "error" ? status : absl::StrCat("error: ", error);
+std::string StatusWords(const DeviceFacts& device) {
+  std::string words = device.status;
+  if (device.status == "error" && !device.error.empty()) {
+    absl::StrAppend(&words, ": ", device.error);
+  }
+  if (!device.io_errors.empty()) {
+    absl::StrAppend(&words, ", I/O errors: ", device.io_errors, ", last: ", device.io_error);
+  }
+  return words;
 }
 
 std::string DomainWords(const std::string& name, uint16_t domain) {
@@ -45,7 +53,7 @@ std::vector<Row> TableRows(const std::vector<BusFacts>& buses) {
     }
     for (const DeviceFacts& device : bus.devices) {
       rows.push_back({domain, id, state, absl::StrCat(device.number), device.type,
-                      StatusWords(device.status, device.error),
+                      StatusWords(device),
                       absl::StrJoin(device.parameters, ",", absl::PairFormatter("="))});
     }
   }
@@ -131,6 +139,12 @@ nlohmann::ordered_json Json(const BusFacts& bus) {
     nlohmann::ordered_json item = {
         {"number", device.number}, {"type", device.type}, {"status", device.status}};
     if (!device.error.empty()) item["error"] = device.error;
+    if (!device.io_errors.empty()) {
+      uint64_t count = 0;
+      (void)absl::SimpleAtoi(device.io_errors, &count);
+      item["io_errors"] = count;
+      item["io_error"] = device.io_error;
+    }
     item["parameters"] = std::move(parameters);
     devices.push_back(std::move(item));
   }

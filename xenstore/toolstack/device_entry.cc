@@ -18,7 +18,7 @@ constexpr char kBusKey[] = "bus";
 constexpr size_t kMaxKeyBytes = 32;
 // Nodes beside the parameters in device/<n>: a key of that name would overwrite them.
 constexpr const char* kReservedKeys[] = {kDeviceOnline, kDeviceForce, kHotplugStatus,
-                                         kHotplugError};
+                                         kHotplugError, kIoErrors,    kIoError};
 
 absl::Status KeyError(absl::string_view key, absl::string_view reason) {
   return absl::InvalidArgumentError(absl::StrCat("key ", Quoted(key), ": ", reason));

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cerrno>
 #include <cstring>
 #include <utility>
 
@@ -28,7 +29,10 @@ constexpr uint64_t kMaxClearedBytes = 1 << 20;
 
 }  // namespace
 
-BlkDevice::BlkDevice(BlkImage image, AsyncFileIo* io) : image_(std::move(image)), io_(io) {
+BlkDevice::BlkDevice(BlkImage image, AsyncFileIo* io)
+    : image_(std::move(image)),
+      io_(io),
+      flushes_(io, image_.buffered.get(), image_.health.get(), this) {
   identity_.device_id = wire::kDeviceIdBlock;
   identity_.features = wire::kBlkFeatureSizeMax | wire::kBlkFeatureSegMax |
                        wire::kBlkFeatureBlkSize | wire::kBlkFeatureTopology |
@@ -68,12 +72,14 @@ absl::Status BlkDevice::WriteConfig(uint32_t offset, std::span<const std::byte> 
         absl::StrCat("writeback ", value, " is neither 0 (writethrough) nor 1 (writeback)"));
   }
   config_.writeback = value;
+  FlushIfStable();
   return absl::OkStatus();
 }
 
 void BlkDevice::OnFeatures(uint64_t features) {
   features_ = features;
   if ((features & wire::kBlkFeatureFlush) == 0) config_.writeback = 0;
+  FlushIfStable();
 }
 
 void BlkDevice::OnStart(DeviceHost& host, uint64_t features) {
@@ -87,6 +93,27 @@ void BlkDevice::OnReset() {
   features_ = 0;
   dirty_queues_ = 0;
   config_.writeback = image_.writethrough ? 0 : 1;
+}
+
+bool BlkDevice::Settle(DeviceHost& host) {
+  // What the cache is after the reset decides, not what the driver made of it.
+  if (image_.writethrough && image_.health->volatile_data()) {
+    flushes_.Demand();
+    io_->Submit();
+  }
+  if (!flushes_.at_work()) return true;
+  settling_ = &host;
+  return false;
+}
+
+void BlkDevice::OnFlushesEnd() {
+  if (settling_ != nullptr) std::exchange(settling_, nullptr)->Settled();
+}
+
+void BlkDevice::FlushIfStable() {
+  if (!WritesAreStable() || !image_.health->volatile_data()) return;
+  flushes_.Demand();
+  io_->Submit();
 }
 
 bool BlkDevice::WritesAreStable() const {
@@ -160,8 +187,7 @@ void BlkDevice::Execute(uint32_t queue, SplitQueue* split_queue, DescriptorChain
       }
       break;
     case wire::kBlkRequestFlush:
-      slot->request.data_bytes = 0;
-      io_->Sync(slot, image_.buffered.get(), /*data_only=*/true);
+      flushes_.Join(slot);
       break;
     case wire::kBlkRequestGetId:
       GetId(slot);
@@ -182,8 +208,15 @@ bool BlkDevice::SuitsDirect(const BlkRequest& request) const {
   return bits == 0;
 }
 
+bool BlkDevice::WithinLimits(const BlkRequest& request) const {
+  if (request.data_bytes > kBlkMaxRequestBytes) return false;
+  if ((features_ & wire::kBlkFeatureSizeMax) == 0) return true;
+  return std::all_of(request.data.begin(), request.data.end(),
+                     [](const iovec& piece) { return piece.iov_len <= kBlkMaxSegmentBytes; });
+}
+
 void BlkDevice::Transfer(Slot* slot) {
-  if (!InsideDisk(slot->request, image_.bytes)) {
+  if (!WithinLimits(slot->request) || !InsideDisk(slot->request, image_.bytes)) {
     Finish(slot, wire::kBlkStatusIoError);
     return;
   }
@@ -193,6 +226,11 @@ void BlkDevice::Transfer(Slot* slot) {
   }
   const bool direct = image_.direct && SuitsDirect(slot->request);
   const bool write = slot->request.type == wire::kBlkRequestOut;
+  slot->stable = write && WritesAreStable();
+  if (slot->stable && image_.health->data_lost()) {
+    Finish(slot, wire::kBlkStatusIoError);
+    return;
+  }
   // Direct reads need no gate: they write back cached pages first and leave none behind.
   slot->gated = image_.direct && (write || !direct);
   slot->cached = !direct;
@@ -207,7 +245,9 @@ void BlkDevice::StartTransfer(Slot* slot, bool direct) {
   const auto count = static_cast<uint32_t>(slot->request.data.size());
   slot->at_work = true;
   if (slot->request.type == wire::kBlkRequestOut) {
-    io_->Writev(slot, fd, pieces, count, offset, WritesAreStable());
+    // Through the page cache, stable is a write and then a flush: a synchronous write there could
+    // be told of the loss that a flush at the same time is not told of.
+    io_->Writev(slot, fd, pieces, count, offset, slot->stable && direct);
   } else {
     io_->Readv(slot, fd, pieces, count, offset);
   }
@@ -230,9 +270,38 @@ void BlkDevice::OnDone(FileOperation* operation, int64_t result) {
   BlkDevice* const device = slot->device;
   slot->at_work = false;
   device->LeaveGate(slot);
+  device->OnTransferred(slot, result);
+}
+
+void BlkDevice::OnTransferred(Slot* slot, int64_t result) {
+  const bool write = slot->request.type == wire::kBlkRequestOut;
+  DeviceHealth& health = *image_.health;
+  // However it ended, something may have been written.
+  if (write && !(slot->stable && !slot->cached)) health.NoteVolatileData();
   // A read that ends early met the end of a file that was truncated under us.
-  const bool complete = result >= 0 && static_cast<uint64_t>(result) == slot->request.data_bytes;
-  device->Finish(slot, complete ? wire::kBlkStatusOk : wire::kBlkStatusIoError);
+  if (result < 0 || static_cast<uint64_t>(result) != slot->request.data_bytes) {
+    const int error = static_cast<int>(result < 0 ? -result : 0);
+    if (slot->stable && !slot->cached && error != ENOSPC && error != EDQUOT && error != ECANCELED) {
+      health.LoseData();
+    }
+    if (error != ECANCELED) {
+      health.Record({.operation = write ? "write" : "read",
+                     .offset = slot->request.sector * wire::kBlkSectorSize,
+                     .bytes = slot->request.data_bytes,
+                     .error = error});
+    }
+    Finish(slot, wire::kBlkStatusIoError);
+  } else if (slot->stable && slot->cached) {
+    flushes_.Join(slot);
+  } else {
+    // What was lost meanwhile may have been in the same cache.
+    const bool lost = slot->stable && health.data_lost();
+    Finish(slot, lost ? wire::kBlkStatusIoError : wire::kBlkStatusOk);
+  }
+}
+
+void BlkDevice::OnFlushed(FlushEntry* entry, bool stable) {
+  Finish(static_cast<Slot*>(entry), stable ? wire::kBlkStatusOk : wire::kBlkStatusIoError);
 }
 
 void BlkDevice::LeaveGate(Slot* slot) {
@@ -281,8 +350,8 @@ void BlkDevice::OnBatchEnd() {
 }
 
 void BlkDevice::OnQueueStopping(uint32_t queue) {
-  // Requests behind the gate have not touched the disk; they end here. The last one returned may
-  // end this device, so they are collected first.
+  // Requests behind the gate or a flush are not at the disk; they end here. The last one returned
+  // may end this device, so they are collected first.
   std::vector<Slot*> dropped;
   gate_.DropWaiting(
       [queue](WriteGateEntry* entry) { return static_cast<Slot*>(entry)->queue == queue; },
@@ -290,6 +359,9 @@ void BlkDevice::OnQueueStopping(uint32_t queue) {
         dropped.push_back(static_cast<Slot*>(entry));
         dropped.back()->gated = false;
       });
+  flushes_.DropWaiting(
+      [queue](FlushEntry* entry) { return static_cast<Slot*>(entry)->queue == queue; },
+      [&dropped](FlushEntry* entry) { dropped.push_back(static_cast<Slot*>(entry)); });
   // Nor does what is left of those that have begun.
   for (const std::unique_ptr<Slot[]>& block : slots_) {
     for (uint32_t i = 0; i < kSlotsPerBlock; ++i) {
@@ -297,6 +369,8 @@ void BlkDevice::OnQueueStopping(uint32_t queue) {
       if (slot->split_queue == nullptr || slot->queue != queue || !slot->at_work) continue;
       if (!io_->Withdraw(slot)) continue;
       slot->at_work = false;
+      // A part of it may be there.
+      if (slot->request.type == wire::kBlkRequestOut) image_.health->NoteVolatileData();
       dropped.push_back(slot);
     }
   }

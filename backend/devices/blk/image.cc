@@ -20,6 +20,7 @@ OpenedDevice PackImage(BlkImage image) {
   opened.options["writethrough"] = image.writethrough ? "1" : "0";
   opened.options["queues"] = absl::StrCat(image.queues);
   opened.options["serial"] = image.serial;
+  opened.health = std::move(image.health);
   opened.fds.push_back(std::move(image.buffered));
   if (image.direct) opened.fds.push_back(std::move(image.direct));
   return opened;
@@ -51,6 +52,7 @@ absl::StatusOr<BlkImage> UnpackImage(OpenedDevice opened) {
   image.writethrough = values[6] != 0;
   image.queues = values[7];
   image.serial = *std::move(serial);
+  image.health = std::move(opened.health);
   image.buffered = std::move(opened.fds[0]);
   if (opened.fds.size() == 2) image.direct = std::move(opened.fds[1]);
   return image;

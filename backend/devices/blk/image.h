@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -28,6 +29,7 @@ struct BlkImage {
   bool writethrough = false;
   uint32_t queues = 1;
   std::string serial;
+  std::shared_ptr<DeviceHealth> health = std::make_shared<DeviceHealth>();
 };
 
 // As plain values and descriptors, and back.

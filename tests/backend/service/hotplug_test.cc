@@ -3,6 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <unistd.h>
+
+#include <cstdio>
+#include <fstream>
+
+#include "frontend-model/drivers/blk_driver.h"
 #include "frontend-model/transport/device_client.h"
 #include "tests/backend/service/service_rig.h"
 
@@ -163,6 +169,38 @@ TEST_F(HotplugTest, ManyDevicesOfOneBusAreAllThere) {
   auto devices = (*connection)->bus().ListDevices(frontend::After(std::chrono::seconds(10)));
   ASSERT_TRUE(devices.ok()) << devices.status();
   EXPECT_EQ(devices->size(), 100u);
+}
+
+// Where the administrator looks; a disk that fails is silent otherwise.
+TEST_F(HotplugTest, DiskErrorsStandInTheEntryUntilItIsOpenedAnew) {
+  const std::string path = absl::StrCat(::testing::TempDir(), "/vmsg-io-errors-", getpid(), ".img");
+  std::ofstream(path).close();
+  ASSERT_EQ(truncate(path.c_str(), 65536), 0);
+  AddEntry(5, "blk", {{"path", path}});
+  WaitFor(bus_, Node(5, "hotplug-status"), "connected");
+  EXPECT_EQ(Read(bus_, Node(5, "io-errors")), "(none)");
+  {
+    auto connection = Connect(guest_);
+    ASSERT_TRUE(connection.ok()) << connection.status();
+    auto client = frontend::DeviceClient::Probe((*connection)->bus(), (*connection)->memory(), 5);
+    ASSERT_TRUE(client.ok()) << client.status();
+    auto disk = frontend::BlkDriver::Create(*std::move(client));
+    ASSERT_TRUE(disk.ok()) << disk.status();
+    auto block = (*connection)->memory().Allocate(4096, 4096);
+    ASSERT_TRUE(block.ok()) << block.status();
+    const auto deadline = frontend::After(std::chrono::seconds(20));
+    EXPECT_TRUE((*disk)->Read(64, block->address(), 4096, deadline).ok());
+    ASSERT_EQ(truncate(path.c_str(), 4096), 0);
+    EXPECT_FALSE((*disk)->Read(64, block->address(), 4096, deadline).ok());
+    WaitFor(bus_, Node(5, "io-errors"), "1");
+    EXPECT_EQ(Read(bus_, Node(5, "io-error")), "read of 4096 bytes at 32768: the file ends before");
+  }
+  StopService();
+  ASSERT_EQ(truncate(path.c_str(), 65536), 0);
+  StartService();
+  WaitFor(bus_, Node(5, "io-errors"), "(none)");
+  WaitFor(bus_, Node(5, "io-error"), "(none)");
+  std::remove(path.c_str());
 }
 
 }  // namespace

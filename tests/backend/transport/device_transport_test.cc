@@ -275,6 +275,53 @@ TEST_F(DeviceTransportTest, ShutdownWhileAResetWaitsAnswersItAndEnds) {
   EXPECT_EQ(late, 0u);
 }
 
+// [device:Basic Concepts / Configuration Generation Count / Device] also where the device changes
+// it because of what the driver negotiated, and back.
+TEST_F(DeviceTransportTest, NegotiatingAndResetStepTheGenerationWhenTheyChangeConfiguration) {
+  const std::vector<std::byte> plain = device_->config;
+  device_->at_features = std::vector<std::byte>(8, std::byte{0x22});
+  const uint32_t before = Generation();
+  Negotiate();
+  EXPECT_EQ(Generation(), before + 1);
+  EXPECT_EQ(SetConfig(before, 4, {std::byte{1}}).length, 0u) << "it has not seen what it is now";
+  device_->at_reset = plain;
+  EXPECT_EQ(SetStatus(0), 0u);
+  EXPECT_EQ(Generation(), before + 2);
+  device_->at_features = {};
+  Negotiate();
+  EXPECT_EQ(SetStatus(0), 0u);
+  EXPECT_EQ(Generation(), before + 2) << "nothing changed";
+}
+
+TEST_F(DeviceTransportTest, AResetWaitsForWhatTheDeviceDoesForItself) {
+  GoLive();
+  device_->settled = false;
+  std::optional<uint32_t> late;
+  EXPECT_EQ(SetStatus(0, &late), std::nullopt);
+  transport_->Advance();
+  EXPECT_EQ(late, std::nullopt);
+  wants_turn_ = false;
+  device_->settled = true;
+  device_->host->Settled();
+  EXPECT_EQ(late, std::nullopt) << "not from within the device's call";
+  EXPECT_TRUE(wants_turn_);
+  transport_->Advance();
+  EXPECT_EQ(late, 0u);
+}
+
+TEST_F(DeviceTransportTest, TheEndOfADeviceWaitsForWhatItDoesForItself) {
+  Negotiate();
+  device_->settled = false;
+  bool gone = false;
+  transport_->Shutdown([&] { gone = true; });
+  transport_->Advance();
+  EXPECT_FALSE(gone);
+  device_->settled = true;
+  device_->host->Settled();
+  transport_->Advance();
+  EXPECT_TRUE(gone);
+}
+
 // [device:Transport Messages / VIRTIO_MSG_GET_SHM]
 TEST_F(DeviceTransportTest, NoSharedMemoryRegionExists) {
   const auto response = transport_->Handle(wire::GetShmRequest{3});

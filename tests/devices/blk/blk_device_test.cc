@@ -258,6 +258,26 @@ TEST_P(BlkDeviceTest, NoNewRequestsAfterReset) {
   rig->Start(kAllBlkFeatures);
 }
 
+TEST_P(BlkDeviceTest, WhatIsLargerThanOfferedIsAnError) {
+  Build({.bytes = uint64_t{1} << 40});
+  const auto run = [this](std::vector<DeviceRig::Buffer> data) {
+    Submit(wire::kBlkRequestIn, 0, std::move(data));
+    while (rig->Kick(0)) {
+    }
+    const bool begun = io.pending() > 0;
+    while (io.pending() > 0) io.Complete(0, EIO);
+    return begun;
+  };
+  EXPECT_TRUE(run({{kData, 1 << 20, true}}));
+  EXPECT_FALSE(run({{kData, (1 << 20) + 512, true}}));
+  EXPECT_EQ(Status(1), wire::kBlkStatusIoError);
+  Build({.bytes = uint64_t{1} << 40}, kAllBlkFeatures & ~wire::kBlkFeatureSizeMax);
+  EXPECT_TRUE(run({{kData, 4 << 20, true}})) << "the driver was not told";
+  EXPECT_TRUE(run(std::vector<DeviceRig::Buffer>(50, {kData, 5 << 20, true})));
+  EXPECT_FALSE(run(std::vector<DeviceRig::Buffer>(51, {kData, 5 << 20, true})))
+      << "but nothing is over 254 MiB";
+}
+
 // A driver that is gone waits for none of it, and a dead guest would stay a zombie for so long.
 TEST_P(BlkDeviceTest, WhatContinuesStopsWithItsQueue) {
   constexpr uint32_t kRequests = 5;

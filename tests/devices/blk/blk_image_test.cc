@@ -116,6 +116,17 @@ TEST_F(BlkOpenTest, TheSameImageForWritingTwice) {
   EXPECT_TRUE(Open({{"path", path}}).ok()) << "free again";
 }
 
+// What a session that ended learned of the disk, the next one knows.
+TEST_F(BlkOpenTest, DuplicatesShareTheirHealth) {
+  auto opened = Open({{"path", dir_.File("disk", 4096)}});
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  auto duplicate = opened->Duplicate();
+  ASSERT_TRUE(duplicate.ok()) << duplicate.status();
+  auto image = backend::UnpackImage(*std::move(duplicate));
+  ASSERT_TRUE(image.ok()) << image.status();
+  EXPECT_EQ(image->health, opened->health);
+}
+
 TEST_F(BlkOpenTest, ReadersShareAndKeepWritersOut) {
   const std::string path = dir_.File("disk", 4096);
   auto first = Open({{"path", path}, {"readonly", "1"}});

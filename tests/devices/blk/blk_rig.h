@@ -30,6 +30,7 @@ class BlkTest : public ::testing::TestWithParam<bool> {
     if (rig == nullptr) return;
     rig->BeginReset();
     io.CompleteAll();
+    while (!rig->device().Settle(*rig)) io.CompleteAll();
     rig->EndReset();
   }
 
