@@ -8,6 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "text/foreign_text.h"
 #include "xenstore/text_value.h"
 #include "xenstore/toolstack/bus_creation.h"
 

@@ -3,21 +3,10 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/ascii.h"
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "text/foreign_text.h"
 
 namespace vmsg::xenstore {
-namespace {
-
-constexpr size_t kQuotedBytes = 64;
-
-}  // namespace
-
-std::string Quoted(absl::string_view value) {
-  const std::string shown = absl::CHexEscape(value.substr(0, kQuotedBytes));
-  if (value.size() <= kQuotedBytes) return absl::StrCat("\"", shown, "\"");
-  return absl::StrCat("\"", shown, "\"... (", value.size(), " bytes)");
-}
 
 absl::StatusOr<uint64_t> ParseDecimal(absl::string_view text, absl::string_view what, uint64_t min,
                                       uint64_t max) {

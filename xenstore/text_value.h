@@ -3,16 +3,11 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
 namespace vmsg::xenstore {
-
-// The value in quotes, control bytes escaped, cut after 64 bytes: fit for a message or a log line
-// whoever wrote it.
-std::string Quoted(absl::string_view value);
 
 // An unsigned decimal number between `min` and `max`: digits only, no sign, no space, no leading
 // zero, no NUL. InvalidArgument names `what`, the value and the limits; it does not contain the

@@ -3,9 +3,9 @@
 
 #include <limits.h>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "text/foreign_text.h"
 
 namespace vmsg::backend {
 namespace {
@@ -23,9 +23,7 @@ bool AllDigits(absl::string_view text) {
 }  // namespace
 
 absl::Status RefuseKey(absl::string_view key, absl::string_view value, absl::string_view rule) {
-  return absl::InvalidArgumentError(
-      absl::StrCat(key, "=\"", absl::CHexEscape(value.substr(0, kShownBytes)),
-                   value.size() > kShownBytes ? "...\": " : "\": ", rule));
+  return absl::InvalidArgumentError(absl::StrCat(key, "=", Quoted(value, kShownBytes), ": ", rule));
 }
 
 std::string KeyOr(const DeviceEntry& entry, absl::string_view key, absl::string_view otherwise) {

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "text/foreign_text.h"
 
 namespace vmsg::backend {
 namespace {
@@ -72,12 +73,7 @@ bool LogEnabled(LogLevel level) { return level <= g_most_verbose; }
 
 void Log(LogLevel level, absl::string_view text) {
   if (!LogEnabled(level)) return;
-  std::string line = Prefix(level);
-  for (char c : text.substr(0, kMaxLine)) {
-    const auto byte = static_cast<unsigned char>(c);
-    line.push_back(byte < 0x20 || byte == 0x7f ? '?' : c);
-  }
-  line.push_back('\n');
+  const std::string line = absl::StrCat(Prefix(level), CleanText(text, kMaxLine), "\n");
   [[maybe_unused]] ssize_t written = write(STDERR_FILENO, line.data(), line.size());
 }
 

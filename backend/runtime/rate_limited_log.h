@@ -15,8 +15,8 @@ namespace vmsg::backend {
 
 enum class LogLevel { kError = 3, kWarning = 4, kInfo = 6, kDebug = 7 };  // syslog's numbers
 
-// One line to stderr, at once and whole. Control characters in `text` are replaced, so that what a
-// guest wrote cannot forge a line. Thread-safe.
+// One line to stderr, at once and whole. `text` is cleaned (text/foreign_text.h), so that what a
+// guest wrote cannot forge a line, and cut when it is long. Thread-safe.
 void Log(LogLevel level, absl::string_view text);
 
 enum class LogStyle {

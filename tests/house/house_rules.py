@@ -11,35 +11,37 @@ import os
 import re
 import sys
 
-FOLDERS = ("virtio-msg", "grants", "xenstore", "backend", "frontend-model", "tools", "packaging",
-           "tests")
+FOLDERS = ("text", "virtio-msg", "grants", "xenstore", "backend", "frontend-model", "tools",
+           "packaging", "tests")
 MAX_LINES = 400
 MAX_SOURCES_IN_FOLDER = 12
 VAGUE_NAMES = {"util", "utils", "helper", "helpers", "manager", "managers", "common", "misc"}
 SOURCE_SUFFIXES = (".cc", ".h", ".c", ".py", ".sh")
 
-DEVICE_SIDE = ("backend/", "virtio-msg/", "grants/", "xenstore/")
-DRIVER_SIDE = ("frontend-model/", "virtio-msg/", "grants/", "xenstore/")
+DEVICE_SIDE = ("backend/", "virtio-msg/", "grants/", "xenstore/", "text/")
+DRIVER_SIDE = ("frontend-model/", "virtio-msg/", "grants/", "xenstore/", "text/")
 # Layouts of virtio itself, as opposed to the transport's messages.
 VIRTIO_LAYOUTS = ("virtio-msg/virtio_", "virtio-msg/split_ring.h")
 
 # Folder: what its files may include of ours, as prefixes of the path. The longest folder that holds
 # the file counts.
 MAY_INCLUDE = {
+    "text": ("text/",),
     "virtio-msg": ("virtio-msg/",),
     "grants": ("grants/",),
-    "xenstore": ("xenstore/",),
+    "xenstore": ("xenstore/", "text/"),
     # What runs for a guest is given opened resources: it reads no store and opens no platform.
-    "backend": ("backend/", "virtio-msg/", "grants/"),
+    "backend": ("backend/", "virtio-msg/", "grants/", "text/"),
     "backend/sandbox": ("backend/sandbox/",),
     "backend/service": DEVICE_SIDE,
     "backend/virtqueue": ("backend/virtqueue/", "grants/window.h") + VIRTIO_LAYOUTS,
-    "backend/devices": ("backend/devices/", "backend/virtqueue/", "backend/runtime/",
+    "backend/devices": ("backend/devices/", "backend/virtqueue/", "backend/runtime/", "text/",
                         "grants/window.h") + VIRTIO_LAYOUTS,
     "frontend-model": DRIVER_SIDE,
-    "tools": ("tools/", "backend/", "frontend-model/", "virtio-msg/", "grants/", "xenstore/"),
+    "tools": ("tools/", "backend/", "frontend-model/", "virtio-msg/", "grants/", "xenstore/",
+              "text/"),
     "tests": ("tests/", "tools/", "backend/", "frontend-model/", "virtio-msg/", "grants/",
-              "xenstore/"),
+              "xenstore/", "text/"),
 }
 
 # Header of ours: the only folders that may include it, besides those that MAY_INCLUDE leaves out.

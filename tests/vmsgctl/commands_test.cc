@@ -268,11 +268,28 @@ TEST_F(VmsgctlTest, ListShowsWhatTheStoreSays) {
   EXPECT_THAT(out(), AllOf(HasSubstr("g1 (5)"), HasSubstr("Initialising / InitWait"),
                            HasSubstr("connected"), HasSubstr("path=/srv/a.img,readonly=1")));
   tree_.Set(Device("0/hotplug-status"), "error");
-  tree_.Set(Device("0/hotplug-error"), "the disk\x1b[31m failed");
+  tree_.Set(Device("0/hotplug-error"), "the disk\x1b[31m\x9b\xc2\x9b\xe2\x80\xae failed");
   tree_.Set(std::string(kFrontPath) + "/state", "garbage");
   EXPECT_EQ(Run({"list"}), kExitDone);
-  EXPECT_THAT(out(), AllOf(HasSubstr("error: the disk"), HasSubstr("Unknown / InitWait"),
-                           Not(HasSubstr("\x1b"))));
+  EXPECT_THAT(out(), AllOf(HasSubstr("error: the disk\\x1b[31m\\x9b\\u009b\\u202e failed"),
+                           HasSubstr("Unknown / InitWait")));
+  EXPECT_EQ(Run({"list", "--json"}), kExitDone);
+  const std::string json = out();
+  EXPECT_THAT(json, HasSubstr("the disk\\u001b[31m\\ufffd\\u009b\\u202e failed"));
+  EXPECT_TRUE(std::all_of(json.begin(), json.end(),
+                          [](char c) { return c == '\n' || (c >= ' ' && c < 0x7f); }));
+}
+
+TEST_F(VmsgctlTest, AReasonFromAnotherDomainTellsTheTerminalNothing) {
+  service_->bus_error = "no\x1b[2Jroom\n\xe2\x80\xaeg1: bus 0 device 0 (rng) attached";
+  EXPECT_EQ(Run({"attach", "g1", "type=rng"}), kExitRefused);
+  EXPECT_THAT(err(), HasSubstr("no\\x1b[2Jroom\\n\\u202eg1: bus 0"));
+  tree_.CreateDomain(6, "g\x1b[31m2");
+  service_->bus_error.clear();
+  EXPECT_EQ(Run({"attach", "6", "type=rng"}), kExitDone);
+  EXPECT_EQ(out(), "g\\x1b[31m2: bus 0 device 0 (rng) attached\n");
+  EXPECT_EQ(Run({"detach", "6", "0"}), kExitDone);
+  EXPECT_EQ(out(), "g\\x1b[31m2: bus 0 device 0 detached\n");
 }
 
 TEST_F(VmsgctlTest, ListShowsWhatBecameOfAConfigAlsoWithoutABus) {

@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 
+#include "text/foreign_text.h"
 #include "tools/nbdkit-vmsg/disk_pump.h"
 
 #define NBDKIT_API_VERSION 2
@@ -26,7 +27,8 @@ std::unique_ptr<DiskPump> pump;  // one disk for all connections, from after_for
 
 int Report(const absl::Status& status) {
   if (status.ok()) return 0;
-  nbdkit_error("%s", std::string(status.message()).c_str());
+  // Reasons come from another domain.
+  nbdkit_error("%s", vmsg::CleanText(status.message()).c_str());
   nbdkit_set_error(absl::IsUnavailable(status) ? ESHUTDOWN : EIO);
   return -1;
 }

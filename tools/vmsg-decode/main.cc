@@ -17,6 +17,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "text/foreign_text.h"
 #include "tools/program/program.h"
 #include "virtio-msg/capture.h"
 #include "virtio-msg/codec.h"
@@ -187,7 +188,8 @@ int Main(int argc, char** argv) {
   const bool standard_input = std::strcmp(path, "-") == 0;
   const int fd = standard_input ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
   if (fd < 0) {
-    std::fprintf(stderr, "vmsg-decode: cannot open %s: %s\n", path, std::strerror(errno));
+    std::fprintf(stderr, "vmsg-decode: cannot open %s: %s\n", CleanText(path).c_str(),
+                 std::strerror(errno));
     return 1;
   }
   // A live trace is read line by line.
@@ -197,7 +199,8 @@ int Main(int argc, char** argv) {
   if (!standard_input) close(fd);
   if (!status.ok()) {
     std::fflush(stdout);
-    std::fprintf(stderr, "vmsg-decode: %s: %s\n", path, std::string(status.message()).c_str());
+    std::fprintf(stderr, "vmsg-decode: %s: %s\n", CleanText(path).c_str(),
+                 CleanText(status.message()).c_str());
     return 1;
   }
   return 0;

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "frontend-model/bus/bus_connection.h"
 #include "grants/platform.h"
+#include "text/foreign_text.h"
 #include "tools/program/program.h"
 #include "tools/vmsg-frontend/commands.h"
 
@@ -125,13 +126,14 @@ int Main(int argc, char** argv) {
     status = UsageError("no command");
   }
   if (!status.ok()) {
-    std::fprintf(stderr, "vmsg-frontend: %s\n\n%s", std::string(status.message()).c_str(), kUsage);
+    std::fprintf(stderr, "vmsg-frontend: %s\n\n%s", CleanText(status.message()).c_str(), kUsage);
     return 2;
   }
   const std::string& command = arguments->words()[0];
   status = command == "nbd" ? RunNbd(*arguments) : RunConnected(*arguments, command);
   if (status.ok()) return 0;
-  std::fprintf(stderr, "vmsg-frontend: %s\n", std::string(status.message()).c_str());
+  // Reasons come from another domain.
+  std::fprintf(stderr, "vmsg-frontend: %s\n", CleanText(status.message()).c_str());
   return IsUsageError(status) ? 2 : 1;
 }
 

@@ -4,6 +4,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "text/foreign_text.h"
 #include "xenstore/text_value.h"
 
 namespace vmsg::ctl {
@@ -57,8 +58,8 @@ absl::StatusOr<Command> ParseCommand(const std::string& word) {
   if (word == "attach") return Command::kAttach;
   if (word == "detach") return Command::kDetach;
   if (word == "help") return Command::kHelp;
-  return absl::InvalidArgumentError(absl::StrCat("unknown command ", xenstore::Quoted(word),
-                                                 "; there are list, attach and detach"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("unknown command ", Quoted(word), "; there are list, attach and detach"));
 }
 
 absl::Status TakeOption(const std::string& option, Words& words, Arguments& arguments) {

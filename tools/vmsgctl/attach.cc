@@ -7,11 +7,11 @@
 #include "absl/container/btree_map.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "text/foreign_text.h"
 #include "tools/vmsgctl/commands.h"
 #include "tools/vmsgctl/inventory.h"
 #include "tools/vmsgctl/waiting.h"
 #include "xenstore/bus_offer.h"
-#include "xenstore/text_value.h"
 #include "xenstore/toolstack/attachment.h"
 #include "xenstore/toolstack/bus_creation.h"
 #include "xenstore/toolstack/device_entry.h"
@@ -34,7 +34,7 @@ absl::StatusOr<std::vector<AttachItem>> ReadEntries(const Arguments& arguments,
   if (!arguments.config.has_value()) {
     for (const std::string& text : arguments.entries) {
       absl::StatusOr<xenstore::DeviceEntry> entry = xenstore::ParseDeviceEntry(text);
-      const std::string label = absl::StrCat("entry ", xenstore::Quoted(text));
+      const std::string label = absl::StrCat("entry ", Quoted(text));
       if (!entry.ok()) {
         return absl::InvalidArgumentError(absl::StrCat(label, ": ", entry.status().message()));
       }
@@ -133,11 +133,11 @@ int AwaitBus(Store& store, const std::string& domain_label, const BusAddress& bu
     vmsgd_answers =
         vmsgd_answers || !(absl::IsDeadlineExceeded(answer) || absl::IsResourceExhausted(answer));
     if (answer.ok()) {
-      console.out << domain_label << ": bus " << bus.id << " device " << item.number << " ("
-                  << item.entry.type << ") attached\n";
+      console.Say(absl::StrCat(domain_label, ": bus ", bus.id, " device ", item.number, " (",
+                               item.entry.type, ") attached"));
       continue;
     }
-    console.err << "vmsgctl: " << item.label << ": " << answer.message() << "\n";
+    console.Complain(absl::StrCat(item.label, ": ", answer.message()));
     xenstore::RemoveDevice(store, bus, item.number).IgnoreError();
     exit = kExitRefused;
   }
@@ -167,7 +167,7 @@ int Attach(const Arguments& arguments, Store& store, Console console) {
     created = xenstore::WriteAttachment(store, *plan, ConfigPath(arguments));
   }
   if (!created.ok()) {
-    console.err << "vmsgctl: " << created.status().message() << "\n";
+    console.Complain(created.status().message());
     return kExitRefused;
   }
   const std::string domain_label = xenstore::DomainLabel(store, plan->frontend);

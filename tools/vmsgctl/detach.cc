@@ -97,7 +97,7 @@ absl::StatusOr<std::optional<Waiting>> AwaitEnd(
       return std::optional<Waiting>(std::move(now));
     }
     if (std::string text = WaitingText(now); text != told) {
-      console.err << "vmsgctl: " << what << ": waiting: " << text << std::endl;
+      console.Complain(absl::StrCat(what, ": waiting: ", text));
       told = std::move(text);
     }
   }
@@ -114,12 +114,12 @@ absl::Status NotEnded(absl::string_view what, const Waiting& waiting, absl::Dura
 // The end of an entry or a bus that did not end by itself.
 void TellForced(absl::string_view what, const Waiting& waiting, absl::string_view removed,
                 Console console) {
-  console.err << "vmsgctl: " << what << ": " << WaitingText(waiting) << ". " << removed;
-  if (waiting.whom == WaitsFor::kDevice) {
-    console.err << ", but vmsgd still holds the image, and the guest's memory with it; it can be "
-                   "attached again when its disk has answered or vmsgd has ended";
-  }
-  console.err << "\n";
+  const absl::string_view held =
+      waiting.whom == WaitsFor::kDevice
+          ? ", but vmsgd still holds the image, and the guest's memory with it; it can be "
+            "attached again when its disk has answered or vmsgd has ended"
+          : "";
+  console.Complain(absl::StrCat(what, ": ", WaitingText(waiting), ". ", removed, held));
 }
 
 absl::Status DetachDevice(const Arguments& arguments, Store& store, const BusAddress& bus,
@@ -146,7 +146,7 @@ absl::Status DetachDevice(const Arguments& arguments, Store& store, const BusAdd
     if (!removed.ok() && !absl::IsNotFound(removed)) return removed;
     TellForced(what, **left, "The entry was removed", console);
   }
-  console.out << what << " detached\n";
+  console.Say(absl::StrCat(what, " detached"));
   return absl::OkStatus();
 }
 
@@ -174,7 +174,7 @@ absl::Status DetachBus(const Arguments& arguments, Store& store, const BusAddres
       !status.ok() && !absl::IsAlreadyExists(status)) {
     return status;
   }
-  console.out << what << " removed\n";
+  console.Say(absl::StrCat(what, " removed"));
   return absl::OkStatus();
 }
 
@@ -225,7 +225,7 @@ int Detach(const Arguments& arguments, Store& store, Console console) {
     }
   }
   if (status.ok()) return kExitDone;
-  console.err << "vmsgctl: " << status.message() << "\n";
+  console.Complain(status.message());
   return kExitRefused;
 }
 

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <iomanip>
 #include <nlohmann/json.hpp>
 #include <vector>
 
 #include "absl/status/status.h"
-#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "text/foreign_text.h"
 #include "tools/vmsgctl/commands.h"
 #include "tools/vmsgctl/inventory.h"
 
@@ -72,32 +71,18 @@ std::vector<Row> ConfigRows(const std::vector<ConfigFacts>& configs) {
   return rows;
 }
 
-// Whatever stands in the store, a terminal gets no control bytes from us.
-std::string Printable(const std::string& text) {
-  std::string printable;
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (absl::ascii_iscntrl(byte)) {
-      absl::StrAppend(&printable, "\\x", absl::Hex(byte, absl::kZeroPad2));
-    } else {
-      printable.push_back(c);
-    }
-  }
-  return printable;
-}
-
 // The first row is the heading.
 void PrintTable(std::vector<Row> rows, std::ostream& out) {
   std::vector<size_t> widths(rows[0].size());
   for (Row& row : rows) {
     for (size_t i = 0; i < row.size(); ++i) {
-      row[i] = Printable(row[i]);
-      widths[i] = std::max(widths[i], row[i].size());
+      row[i] = CleanText(row[i]);
+      widths[i] = std::max(widths[i], ShownCharacters(row[i]));
     }
   }
   for (const Row& row : rows) {
     for (size_t i = 0; i + 1 < row.size(); ++i) {
-      out << std::left << std::setw(static_cast<int>(widths[i])) << row[i] << "  ";
+      out << row[i] << std::string(widths[i] - ShownCharacters(row[i]) + 2, ' ');
     }
     out << row.back() << "\n";
   }
@@ -166,13 +151,13 @@ int List(const Arguments& arguments, xenstore::Store& store, Console console) {
   std::vector<BusFacts> buses;
   absl::StatusOr<std::vector<xenstore::BusAddress>> addresses = FindBuses(store);
   if (!addresses.ok()) {
-    console.err << "vmsgctl: " << addresses.status().message() << "\n";
+    console.Complain(addresses.status().message());
     return kExitRefused;
   }
   for (const xenstore::BusAddress& address : *addresses) {
     absl::StatusOr<BusFacts> bus = ReadBus(store, address);
     if (!bus.ok()) {
-      console.err << "vmsgctl: " << bus.status().message() << "\n";
+      console.Complain(bus.status().message());
       return kExitRefused;
     }
     // Gone since it was found.
@@ -181,7 +166,7 @@ int List(const Arguments& arguments, xenstore::Store& store, Console console) {
   }
   absl::StatusOr<std::vector<ConfigFacts>> configs = FindConfigs(store);
   if (!configs.ok()) {
-    console.err << "vmsgctl: " << configs.status().message() << "\n";
+    console.Complain(configs.status().message());
     return kExitRefused;
   }
   if (!arguments.json) {
@@ -201,8 +186,10 @@ int List(const Arguments& arguments, xenstore::Store& store, Console console) {
     });
     if (!shown) all.push_back(Json(facts));
   }
-  // Values are bytes and may be no UTF-8.
-  console.out << all.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) << "\n";
+  // Values are bytes and may be no UTF-8; in ASCII there is nothing that a terminal would obey.
+  console.out << all.dump(2, ' ', /*ensure_ascii=*/true,
+                          nlohmann::ordered_json::error_handler_t::replace)
+              << "\n";
   return kExitDone;
 }
 

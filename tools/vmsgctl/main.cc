@@ -13,10 +13,12 @@ namespace vmsg::ctl {
 namespace {
 
 int Main(int argc, char** argv) {
+  const Console console{std::cout, std::cerr};
   absl::StatusOr<Arguments> arguments =
       ParseArguments(std::vector<std::string>(argv + 1, argv + argc));
   if (!arguments.ok()) {
-    std::cerr << "vmsgctl: " << arguments.status().message() << "\nvmsgctl --help says more.\n";
+    console.Complain(arguments.status().message());
+    std::cerr << "vmsgctl --help says more.\n";
     return kExitUsage;
   }
   if (arguments->command == Command::kHelp) {
@@ -25,16 +27,15 @@ int Main(int argc, char** argv) {
   }
   absl::StatusOr<std::unique_ptr<grants::Platform>> platform = grants::OpenPlatform(arguments->xen);
   if (!platform.ok()) {
-    std::cerr << "vmsgctl: " << platform.status().message() << "\n";
+    console.Complain(platform.status().message());
     return absl::IsInvalidArgument(platform.status()) ? kExitUsage : kExitRefused;
   }
   absl::StatusOr<std::unique_ptr<xenstore::Store>> store =
       xenstore::OpenStore((*platform)->store_socket());
   if (!store.ok()) {
-    std::cerr << "vmsgctl: " << store.status().message() << "\n";
+    console.Complain(store.status().message());
     return kExitRefused;
   }
-  const Console console{std::cout, std::cerr};
   switch (arguments->command) {
     case Command::kList:
       return List(*arguments, **store, console);

@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "text/foreign_text.h"
 #include "xenstore/text_value.h"
 #include "xenstore/toolstack/attachment.h"
 #include "xenstore/xenbus_state.h"

@@ -6,7 +6,7 @@
 #include "absl/container/btree_set.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "xenstore/text_value.h"
+#include "text/foreign_text.h"
 #include "xenstore/toolstack/config_mark.h"
 
 namespace vmsg::xenstore {

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "text/foreign_text.h"
 #include "xenstore/bus_nodes.h"
 #include "xenstore/discovery.h"
 #include "xenstore/text_value.h"

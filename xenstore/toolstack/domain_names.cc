@@ -8,6 +8,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "text/foreign_text.h"
 #include "xenstore/bus_nodes.h"
 #include "xenstore/text_value.h"
 

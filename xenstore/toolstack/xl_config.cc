@@ -17,7 +17,7 @@ extern "C" {
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
-#include "xenstore/text_value.h"
+#include "text/foreign_text.h"
 
 namespace vmsg::xenstore {
 namespace {

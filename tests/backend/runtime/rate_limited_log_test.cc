@@ -53,7 +53,7 @@ TEST(RateLimitedLog, SaysHowManyItSwallowed) {
 TEST(Log, GuestsBytesCannotForgeALine) {
   CaptureStderr();
   Log(LogLevel::kError, "bad\nname\x1b[31m\x7f");
-  EXPECT_EQ(GetCapturedStderr(), "bad?name?[31m?\n");
+  EXPECT_EQ(GetCapturedStderr(), "bad\\nname\\x1b[31m\\x7f\n");
 }
 
 TEST(Log, LinesAreCutAtALimit) {
