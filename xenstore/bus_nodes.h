@@ -47,6 +47,8 @@ inline constexpr char kDeviceOnline[] =
 inline constexpr char kDeviceForce[] =
     "force";  // device/<n>/force: 1 with online=0: remove without asking the driver
 
+inline constexpr char kFromConfig[] = "from-config";  // device/<n>: the xl config that it is from
+
 // In device/<n>, written by the backend.
 inline constexpr char kHotplugStatus[] = "hotplug-status";  // one of these:
 inline constexpr char kStatusConnected[] = "connected";
@@ -94,6 +96,12 @@ inline std::string BackendErrorPath(const BusAddress& bus) {
 inline std::string FrontendErrorPath(const BusAddress& bus) {
   return absl::StrCat("/local/domain/", bus.frontend, "/error/device/", kKind, "/", bus.id,
                       "/error");
+}
+
+// Nodes of a device entry that are not the type's parameters.
+inline bool IsControlNode(absl::string_view node) {
+  return node == kType || node == kDeviceOnline || node == kDeviceForce || node == kHotplugStatus ||
+         node == kHotplugError || node == kIoErrors || node == kIoError || node == kFromConfig;
 }
 
 }  // namespace vmsg::xenstore

@@ -19,12 +19,6 @@ std::string OwnDevicePath(const BusAddress& bus, absl::string_view name) {
   return absl::StrCat(OwnDevicesPath(bus), "/", name);
 }
 
-// Nodes of an entry that are not the type's parameters.
-bool IsControlNode(absl::string_view node) {
-  return node == kType || node == kDeviceOnline || node == kDeviceForce || node == kHotplugStatus ||
-         node == kHotplugError || node == kIoErrors || node == kIoError;
-}
-
 }  // namespace
 
 absl::Status BusDiscovery::ScanDevices(const BusAddress& address, Bus& bus) {

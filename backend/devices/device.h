@@ -131,12 +131,18 @@ struct DeviceType {
                                                     const DeviceEnvironment& environment);
   // Removes what open made in the file system (a link, a socket); null: it made nothing.
   void (*remove_names)(const OpenedDevice& opened) = nullptr;
+  // Whether what the entry names is there, as far as that can be seen without taking or making
+  // anything; null: it names nothing.
+  absl::Status (*check)(const DeviceEntry& entry) = nullptr;
 };
 
 // The table of device types (registry.cc).
 absl::Span<const DeviceType> DeviceTypes();
 // Unknown types and unknown keys are refused here, with the names that are known.
 absl::StatusOr<OpenedDevice> OpenDevice(const DeviceEntry& entry);
+// What OpenDevice would refuse before it opens anything, in its words: for whoever wants to know it
+// of several entries before the first is attached. May wait for a disk.
+absl::Status CheckEntry(const DeviceEntry& entry);
 absl::StatusOr<std::unique_ptr<Device>> CreateDevice(OpenedDevice opened,
                                                      const DeviceEnvironment& environment);
 // The end of what OpenDevice made: nobody will be given it any more.

@@ -13,14 +13,15 @@
 #include "backend/devices/console/console.h"
 #include "backend/devices/device.h"
 #include "backend/devices/entry_keys.h"
+#include "backend/devices/entry_paths.h"
 #include "backend/devices/rng/rng.h"
 
 namespace vmsg::backend {
 namespace {
 
 constexpr DeviceType kTypes[] = {
-    {"blk", kBlkKeys, OpenBlk, CreateBlk},
-    {"console", kConsoleKeys, OpenConsole, CreateConsole, RemoveConsoleNames},
+    {"blk", kBlkKeys, OpenBlk, CreateBlk, nullptr, CheckImagePath},
+    {"console", kConsoleKeys, OpenConsole, CreateConsole, RemoveConsoleNames, CheckTerminalPath},
     {"rng", kRngKeys, OpenRng, CreateRng},
 };
 
@@ -35,11 +36,8 @@ absl::StatusOr<const DeviceType*> FindType(absl::string_view name) {
                                 })));
 }
 
-}  // namespace
-
-absl::Span<const DeviceType> DeviceTypes() { return kTypes; }
-
-absl::StatusOr<OpenedDevice> OpenDevice(const DeviceEntry& entry) {
+// The entry's type, when it takes all of its keys.
+absl::StatusOr<const DeviceType*> TypeOf(const DeviceEntry& entry) {
   absl::StatusOr<const DeviceType*> type = FindType(entry.type);
   if (!type.ok()) return type.status();
   for (const auto& [key, value] : entry.keys) {
@@ -51,6 +49,22 @@ absl::StatusOr<OpenedDevice> OpenDevice(const DeviceEntry& entry) {
                          : absl::StrCat("unknown key; type ", (*type)->name, " takes ",
                                         absl::StrJoin(known, ", ")));
   }
+  return type;
+}
+
+}  // namespace
+
+absl::Span<const DeviceType> DeviceTypes() { return kTypes; }
+
+absl::Status CheckEntry(const DeviceEntry& entry) {
+  absl::StatusOr<const DeviceType*> type = TypeOf(entry);
+  if (!type.ok() || (*type)->check == nullptr) return type.status();
+  return (*type)->check(entry);
+}
+
+absl::StatusOr<OpenedDevice> OpenDevice(const DeviceEntry& entry) {
+  absl::StatusOr<const DeviceType*> type = TypeOf(entry);
+  if (!type.ok()) return type.status();
   absl::StatusOr<OpenedDevice> opened = (*type)->open(entry);
   if (opened.ok()) {
     opened->number = entry.number;

@@ -3,13 +3,8 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <cstdlib>
-#include <fstream>
-#include <sstream>
-
-#include "tests/vmsgctl/model_service.h"
+#include "tests/vmsgctl/vmsgctl_rig.h"
 
 namespace vmsg::ctl {
 namespace {
@@ -19,52 +14,7 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
 
-class VmsgctlTest : public testing::Test {
- protected:
-  void SetUp() override {
-    tree_.CreateDomain(5, "g1");
-    StartService();
-  }
-  void StartService() {
-    service_ = std::make_unique<ModelService>(tree_);
-    service_->Run();
-    store_->before_events = [this] { service_->Run(); };
-  }
-  void StopService() {
-    store_->before_events = nullptr;
-    service_.reset();
-  }
-
-  int Run(std::vector<std::string> words) {
-    out_.str("");
-    err_.str("");
-    absl::StatusOr<Arguments> arguments = ParseArguments(words);
-    EXPECT_TRUE(arguments.ok()) << arguments.status();
-    if (!arguments.ok()) return kExitUsage;
-    const Console console{out_, err_};
-    switch (arguments->command) {
-      case Command::kList:
-        return List(*arguments, *store_, console);
-      case Command::kAttach:
-        return Attach(*arguments, *store_, console);
-      default:
-        return Detach(*arguments, *store_, console);
-    }
-  }
-  std::string out() const { return out_.str(); }
-  std::string err() const { return err_.str(); }
-  std::string Device(const std::string& rest) {
-    return "/local/domain/0/backend/virtio-msg/5/0/device/" + rest;
-  }
-
-  xenstore::MemoryTree tree_;
-  std::unique_ptr<xenstore::MemoryStore> store_ = tree_.Connect(0);
-  std::unique_ptr<ModelService> service_;
-  std::ostringstream out_, err_;
-};
-
-constexpr char kBusPath[] = "/local/domain/0/backend/virtio-msg/5/0";
-constexpr char kFrontPath[] = "/local/domain/5/device/virtio-msg/0";
+class VmsgctlTest : public VmsgctlRig {};
 
 TEST_F(VmsgctlTest, AttachByNameCreatesTheBusAndTakesTheLowestFreeNumbers) {
   EXPECT_EQ(Run({"attach", "g1", "type=rng", "type=rng,num=0", "type=rng"}), kExitDone) << err();
@@ -151,37 +101,6 @@ TEST_F(VmsgctlTest, AmbiguousNameIsRefused) {
   EXPECT_THAT(err(), HasSubstr("fits the domains 5, 6"));
 }
 
-TEST_F(VmsgctlTest, ConfigNamesDomainAndDevices) {
-  char path[] = "/tmp/vmsgctl-config-XXXXXX";
-  close(mkstemp(path));
-  std::ofstream(path) << "name = \"g1\"\nvirtio_msg = [ \"type=rng\", \"type=rng,num=9\" ]\n";
-  EXPECT_EQ(Run({"attach", "--config", path}), kExitDone) << err();
-  EXPECT_TRUE(tree_.Has(Device("0/type")));
-  EXPECT_TRUE(tree_.Has(Device("9/type")));
-  // The domain of the command line comes first.
-  tree_.CreateDomain(6, "g2");
-  EXPECT_EQ(Run({"attach", "--config", path, "g2"}), kExitDone) << err();
-  EXPECT_TRUE(tree_.Has("/local/domain/0/backend/virtio-msg/6/0/device/9/type"));
-
-  EXPECT_EQ(Run({"attach", "--config", path}), kExitRefused);
-  EXPECT_THAT(err(), AllOf(HasSubstr(path), HasSubstr("already"), HasSubstr("detach")));
-  EXPECT_EQ(Run({"list"}), kExitDone);
-  EXPECT_THAT(out(), AllOf(HasSubstr("CONFIG"), HasSubstr(path), HasSubstr("attached")));
-  ASSERT_EQ(Run({"detach", "g1", "all"}), kExitDone);
-
-  std::ofstream(path) << "name = \"g1\"\nvirtio_msg = [ \"type=rng\", \"type=nonsense\" ]\n";
-  EXPECT_EQ(Run({"attach", "--config", path}), kExitRefused);
-  EXPECT_THAT(err(), AllOf(HasSubstr(path), HasSubstr("virtio_msg[1]"), HasSubstr("is no type")));
-
-  std::ofstream(path) << "name = \"g1\"\n";
-  EXPECT_EQ(Run({"attach", "--config", path}), kExitRefused);
-  EXPECT_THAT(err(), HasSubstr("nothing to attach"));
-  std::ofstream(path) << "virtio_msg = [ \"type=rng\" ]\n";
-  EXPECT_EQ(Run({"attach", "--config", path}), kExitRefused);
-  EXPECT_THAT(err(), HasSubstr("there is no name in it"));
-  unlink(path);
-}
-
 TEST_F(VmsgctlTest, DetachWaitsUntilTheEntryIsGone) {
   ASSERT_EQ(Run({"attach", "g1", "type=rng", "type=rng"}), kExitDone);
   EXPECT_EQ(Run({"detach", "g1", "0"}), kExitDone) << err();
@@ -260,47 +179,6 @@ TEST_F(VmsgctlTest, DetachOfWhatIsNotThereIsRefused) {
   EXPECT_EQ(Run({"detach", "g1", "1"}), kExitRefused);
   EXPECT_THAT(err(), HasSubstr("no device 1"));
   EXPECT_FALSE(tree_.Has(Device("1")));
-}
-
-TEST_F(VmsgctlTest, ListShowsWhatTheStoreSays) {
-  ASSERT_EQ(Run({"attach", "g1", "type=blk,path=/srv/a.img,readonly=1"}), kExitDone);
-  EXPECT_EQ(Run({"list"}), kExitDone);
-  EXPECT_THAT(out(), AllOf(HasSubstr("g1 (5)"), HasSubstr("Initialising / InitWait"),
-                           HasSubstr("connected"), HasSubstr("path=/srv/a.img,readonly=1")));
-  tree_.Set(Device("0/hotplug-status"), "error");
-  tree_.Set(Device("0/hotplug-error"), "the disk\x1b[31m\x9b\xc2\x9b\xe2\x80\xae failed");
-  tree_.Set(std::string(kFrontPath) + "/state", "garbage");
-  EXPECT_EQ(Run({"list"}), kExitDone);
-  EXPECT_THAT(out(), AllOf(HasSubstr("error: the disk\\x1b[31m\\x9b\\u009b\\u202e failed"),
-                           HasSubstr("Unknown / InitWait")));
-  EXPECT_EQ(Run({"list", "--json"}), kExitDone);
-  const std::string json = out();
-  EXPECT_THAT(json, HasSubstr("the disk\\u001b[31m\\ufffd\\u009b\\u202e failed"));
-  EXPECT_TRUE(std::all_of(json.begin(), json.end(),
-                          [](char c) { return c == '\n' || (c >= ' ' && c < 0x7f); }));
-}
-
-TEST_F(VmsgctlTest, AReasonFromAnotherDomainTellsTheTerminalNothing) {
-  service_->bus_error = "no\x1b[2Jroom\n\xe2\x80\xaeg1: bus 0 device 0 (rng) attached";
-  EXPECT_EQ(Run({"attach", "g1", "type=rng"}), kExitRefused);
-  EXPECT_THAT(err(), HasSubstr("no\\x1b[2Jroom\\n\\u202eg1: bus 0"));
-  tree_.CreateDomain(6, "g\x1b[31m2");
-  service_->bus_error.clear();
-  EXPECT_EQ(Run({"attach", "6", "type=rng"}), kExitDone);
-  EXPECT_EQ(out(), "g\\x1b[31m2: bus 0 device 0 (rng) attached\n");
-  EXPECT_EQ(Run({"detach", "6", "0"}), kExitDone);
-  EXPECT_EQ(out(), "g\\x1b[31m2: bus 0 device 0 detached\n");
-}
-
-TEST_F(VmsgctlTest, ListShowsWhatBecameOfAConfigAlsoWithoutABus) {
-  tree_.Set("/libxl/5/virtio-msg/config", "/etc/xen/g1.cfg");
-  tree_.Set("/libxl/5/virtio-msg/error", "virtio_msg[0]: key \"pth\" is unknown");
-  EXPECT_EQ(Run({"list"}), kExitDone);
-  EXPECT_THAT(out(), AllOf(HasSubstr("g1 (5)"), HasSubstr("/etc/xen/g1.cfg"),
-                           HasSubstr("error: virtio_msg[0]")));
-  EXPECT_EQ(Run({"list", "--json"}), kExitDone);
-  EXPECT_THAT(out(), AllOf(HasSubstr(R"("config": "/etc/xen/g1.cfg")"),
-                           HasSubstr(R"("config_error": "virtio_msg[0])")));
 }
 
 TEST_F(VmsgctlTest, ListAsJson) {

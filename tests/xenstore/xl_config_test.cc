@@ -8,6 +8,9 @@
 
 #include <cstdlib>
 #include <fstream>
+#include <random>
+
+#include "absl/strings/str_cat.h"
 
 namespace vmsg::xenstore {
 namespace {
@@ -99,6 +102,62 @@ TEST_F(XlConfigTest, TooManyEntriesAreRefused) {
   std::string text = "virtio_msg = [ ";
   for (int i = 0; i < 257; ++i) text += "\"type=rng\", ";
   EXPECT_THAT(Refusal(text + "]\n"), HasSubstr("257 entries, more than the limit of 256"));
+}
+
+// xl's parser asserts at a NUL.
+TEST_F(XlConfigTest, ControlCharactersAreRefusedWithTheirLineBeforeTheParserSeesThem) {
+  for (const char c : {'\0', '\x01', '\x1b', '\x7f', '\f'}) {
+    EXPECT_THAT(Refusal(absl::StrCat("name = \"g1\"\n\tmemory = 1\r\nvirtio_msg = [ \"type=rng",
+                                     std::string(1, c), "\" ]\n")),
+                AllOf(HasSubstr(path_ + ":3: "), HasSubstr("control character"), HasSubstr("\\x")));
+  }
+  EXPECT_THAT(Refusal(std::string(1 << 20, '\0')), HasSubstr(path_ + ":1: "));
+  EXPECT_TRUE(Read("name = \"G\xc3\xa4st\xff\"\nvirtio_msg = [ \"type=rng\" ]\n").ok());
+}
+
+TEST_F(XlConfigTest, AnyTextIsFitForIt) {
+  const std::string config =
+      "name = \"g1\"\nmemory=64; vcpus = 2\ndisk = [ 'a', \"b\", ]\nvirtio_msg = [ \"type=rng\" "
+      "]\n";
+  std::mt19937 random(11);
+  for (int i = 0; i < 20'000; ++i) {
+    std::string text = config.substr(random() % 3 == 0 ? random() % config.size() : 0);
+    for (int j = 0; j < 1 + i % 8 && !text.empty(); ++j) {
+      const size_t at = random() % text.size();
+      switch (random() % 3) {
+        case 0:
+          text[at] = static_cast<char>(random());
+          break;
+        case 1:
+          text.erase(at, random() % 8);
+          break;
+        default:
+          text.insert(at, 1 + random() % 40, "[]=,;\"'\\\n#()0a"[random() % 15]);
+      }
+    }
+    ParseXlConfig("fuzz", text).status().IgnoreError();
+    MaySpeakOfVirtioMsg(text);
+  }
+}
+
+// Comments without a line end took the square of their length: hours, for this one.
+TEST_F(XlConfigTest, ALastLineWithoutAnEndIsALine) {
+  EXPECT_TRUE(Read("name = 'g1'\nvirtio_msg = [ 'type=rng' ]").ok());
+  std::string comments = "virtio_msg = [ 'type=rng' ]\n";
+  while (comments.size() + 3 < kMaxConfigBytes) comments += "# x";
+  EXPECT_TRUE(Read(comments).ok());
+}
+
+TEST_F(XlConfigTest, KeysThatAreNearlyOursAreNamed) {
+  absl::StatusOr<XlConfig> config =
+      Read("name = 'g1'\nvirtio_msgs = []\nvirtio_disk_like = 1\n virtoi_msg_backend='d'\n");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_THAT(config->warnings,
+              ::testing::ElementsAre(
+                  AllOf(HasSubstr(":2: virtio_msgs "), HasSubstr("did you mean virtio_msg?")),
+                  AllOf(HasSubstr(":4: virtoi_msg_backend "), HasSubstr("virtio_msg_backend?"))));
+  EXPECT_TRUE(MaySpeakOfVirtioMsg("virtio-msg = []"));
+  EXPECT_FALSE(MaySpeakOfVirtioMsg("virtio = 1\nvif = []\n# about virtio-msg = nothing\n"));
 }
 
 TEST_F(XlConfigTest, MissingFileIsNotFound) {

@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/vmsgctl/arguments.h"
 
+#include <algorithm>
+
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "text/foreign_text.h"
+#include "text/nearest_name.h"
 #include "xenstore/text_value.h"
 
 namespace vmsg::ctl {
 namespace {
 
 constexpr uint64_t kMaxTimeoutSeconds = 3600;
+constexpr const char* kOptions[] = {"--json",   "--force", "--xen",     "--backend",
+                                    "--config", "--bus",   "--timeout", "--help"};
 
 // Options and plain words of a command line, in any order; "--" ends the options.
 class Words {
@@ -58,8 +63,9 @@ absl::StatusOr<Command> ParseCommand(const std::string& word) {
   if (word == "attach") return Command::kAttach;
   if (word == "detach") return Command::kDetach;
   if (word == "help") return Command::kHelp;
-  return absl::InvalidArgumentError(
-      absl::StrCat("unknown command ", Quoted(word), "; there are list, attach and detach"));
+  return absl::InvalidArgumentError(absl::StrCat("unknown command ", Quoted(word),
+                                                 "; there are list, attach and detach",
+                                                 DidYouMean(word, {"list", "attach", "detach"})));
 }
 
 absl::Status TakeOption(const std::string& option, Words& words, Arguments& arguments) {
@@ -72,6 +78,11 @@ absl::Status TakeOption(const std::string& option, Words& words, Arguments& argu
   };
   if (option == "--json") return flag(arguments.json);
   if (option == "--force") return flag(arguments.force);
+  // Before its value is asked for, which it may not take.
+  if (std::find(std::begin(kOptions), std::end(kOptions), option) == std::end(kOptions)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "unknown option ", option, DidYouMean(option, {std::begin(kOptions), std::end(kOptions)})));
+  }
   absl::StatusOr<std::string> value = words.Value(option);
   if (!value.ok()) return value.status();
   if (option == "--xen") {
@@ -90,8 +101,6 @@ absl::Status TakeOption(const std::string& option, Words& words, Arguments& argu
     if (!seconds.ok()) return seconds.status();
     arguments.timeout = absl::Seconds(*seconds);
     arguments.timeout_given = true;
-  } else {
-    return absl::InvalidArgumentError(absl::StrCat("unknown option ", option));
   }
   return absl::OkStatus();
 }
@@ -101,7 +110,8 @@ absl::Status AssignPlainWords(const std::vector<std::string>& plain, Arguments& 
     case Command::kHelp:
       return absl::OkStatus();
     case Command::kList:
-      if (!plain.empty()) return absl::InvalidArgumentError("list takes no further arguments");
+      if (plain.size() > 1) return absl::InvalidArgumentError("list takes one domain, or none");
+      if (!plain.empty()) arguments.domain = plain[0];
       return absl::OkStatus();
     case Command::kAttach:
       if (!plain.empty()) arguments.domain = plain[0];
@@ -176,7 +186,7 @@ absl::StatusOr<Arguments> ParseArguments(const std::vector<std::string>& command
 const char kHelpText[] =
     R"(vmsgctl: attaches virtio-msg devices to Xen guests and detaches them.
 
-  vmsgctl [options] list [--json]
+  vmsgctl [options] list [--json] [<domain>]
   vmsgctl [options] attach <domain> <entry>...
   vmsgctl [options] attach --config <xl domain config> [<domain>]
   vmsgctl [options] detach <domain> <num>|all [--bus <id>] [--force]

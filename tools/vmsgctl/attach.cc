@@ -29,7 +29,8 @@ using xenstore::AttachPlan;
 
 absl::StatusOr<std::vector<AttachItem>> ReadEntries(const Arguments& arguments,
                                                     std::optional<std::string>& domain,
-                                                    std::optional<std::string>& backend) {
+                                                    std::optional<std::string>& backend,
+                                                    Console console) {
   std::vector<AttachItem> items;
   if (!arguments.config.has_value()) {
     for (const std::string& text : arguments.entries) {
@@ -44,6 +45,9 @@ absl::StatusOr<std::vector<AttachItem>> ReadEntries(const Arguments& arguments,
   }
   absl::StatusOr<xenstore::XlConfig> config = xenstore::ReadXlConfig(*arguments.config);
   if (!config.ok()) return config.status();
+  for (const std::string& warning : config->warnings) {
+    console.Complain(absl::StrCat("warning: ", warning));
+  }
   if (!domain.has_value()) domain = config->name;
   if (!backend.has_value()) backend = config->backend;
   items = xenstore::ItemsOfConfig(*arguments.config, *config);
@@ -54,10 +58,17 @@ absl::StatusOr<std::vector<AttachItem>> ReadEntries(const Arguments& arguments,
   return items;
 }
 
-absl::StatusOr<AttachPlan> MakePlan(const Arguments& arguments, Store& store) {
+// Another domain has other paths.
+bool IsElsewhere(Store& store, uint16_t backend) {
+  absl::StatusOr<uint16_t> self = xenstore::OwnDomain(store);
+  return !self.ok() || *self != backend;
+}
+
+absl::StatusOr<AttachPlan> MakePlan(const Arguments& arguments, Store& store, Console console,
+                                    Check check) {
   std::optional<std::string> domain = arguments.domain;
   std::optional<std::string> backend = arguments.backend;
-  absl::StatusOr<std::vector<AttachItem>> items = ReadEntries(arguments, domain, backend);
+  absl::StatusOr<std::vector<AttachItem>> items = ReadEntries(arguments, domain, backend, console);
   if (!items.ok()) return items.status();
   if (!domain.has_value()) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -68,6 +79,10 @@ absl::StatusOr<AttachPlan> MakePlan(const Arguments& arguments, Store& store) {
   absl::StatusOr<uint16_t> at =
       backend.has_value() ? xenstore::FindDomain(store, *backend) : xenstore::OwnDomain(store);
   if (!at.ok()) return at.status();
+  // A config is attached as a whole or not, as far as that can be seen from here.
+  if (arguments.config.has_value() && check != nullptr && !IsElsewhere(store, *at)) {
+    if (absl::Status checked = check(*items); !checked.ok()) return checked;
+  }
   return xenstore::PlanAttachment(*frontend, *at, *std::move(items));
 }
 
@@ -134,11 +149,12 @@ int AwaitBus(Store& store, const std::string& domain_label, const BusAddress& bu
         vmsgd_answers || !(absl::IsDeadlineExceeded(answer) || absl::IsResourceExhausted(answer));
     if (answer.ok()) {
       console.Say(absl::StrCat(domain_label, ": bus ", bus.id, " device ", item.number, " (",
-                               item.entry.type, ") attached"));
+                               item.entry.type,
+                               item.attached ? ") is attached already" : ") attached"));
       continue;
     }
     console.Complain(absl::StrCat(item.label, ": ", answer.message()));
-    xenstore::RemoveDevice(store, bus, item.number).IgnoreError();
+    if (!item.attached) xenstore::RemoveDevice(store, bus, item.number).IgnoreError();
     exit = kExitRefused;
   }
   if (exit != kExitDone && created_bus) {
@@ -157,8 +173,8 @@ std::string ConfigPath(const Arguments& arguments) {
 
 }  // namespace
 
-int Attach(const Arguments& arguments, Store& store, Console console) {
-  absl::StatusOr<AttachPlan> plan = MakePlan(arguments, store);
+int Attach(const Arguments& arguments, Store& store, Console console, Check check) {
+  absl::StatusOr<AttachPlan> plan = MakePlan(arguments, store, console, check);
   absl::StatusOr<absl::btree_map<uint32_t, xenstore::DeviceCreation>> created =
       absl::CancelledError();
   if (!plan.ok()) {

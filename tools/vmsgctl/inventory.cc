@@ -160,7 +160,7 @@ absl::StatusOr<DeviceFacts> ReadDevice(NodeAccess& nodes, const BusAddress& bus,
       device.io_error = *value;
     } else if (name == xenstore::kDeviceOnline) {
       online = *value != "0";
-    } else if (name != xenstore::kDeviceForce) {
+    } else if (!xenstore::IsControlNode(name)) {
       device.parameters.emplace(name, *std::move(value));
     }
   }

@@ -3,6 +3,7 @@
 #include <iostream>
 #include <memory>
 
+#include "backend/service/toolstack/entry_check.h"
 #include "grants/platform.h"
 #include "tools/program/program.h"
 #include "tools/vmsgctl/arguments.h"
@@ -40,7 +41,7 @@ int Main(int argc, char** argv) {
     case Command::kList:
       return List(*arguments, **store, console);
     case Command::kAttach:
-      return Attach(*arguments, **store, console);
+      return Attach(*arguments, **store, console, backend::CheckItems);
     case Command::kDetach:
       return Detach(*arguments, **store, console);
     case Command::kHelp:

@@ -5,17 +5,25 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <tuple>
 #include <utility>
 
+#include "absl/container/btree_set.h"
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "text/foreign_text.h"
+#include "text/nearest_name.h"
 
 namespace vmsg::xenstore {
 namespace {
 
-constexpr char kKey[] = "virtio_msg";
+constexpr absl::string_view kBackupEnds[] = {"~",       ".bak",     ".old",    ".orig",
+                                             ".rej",    ".save",    ".swp",    ".tmp",
+                                             ".rpmnew", ".rpmsave", ".rpmorig"};
+// Of the domains that have a config, as many are named to one that has none.
+constexpr size_t kMostNamed = 5;
 
 int64_t Nanoseconds(const timespec& time) {
   return int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
@@ -26,23 +34,35 @@ bool Mentions(const std::string& text, const std::string& name) {
          absl::StrContains(text, absl::StrCat("'", name, "'"));
 }
 
+bool SayTheSame(const XlConfig& one, const XlConfig& other) {
+  return one.texts == other.texts && one.backend == other.backend &&
+         one.problem.ok() == other.problem.ok();
+}
+
 }  // namespace
+
+bool IsBackupName(absl::string_view name) {
+  return absl::StartsWith(name, ".") || absl::StartsWith(name, "#") ||
+         absl::StrContains(name, ".dpkg-") || absl::StrContains(name, ".ucf-") ||
+         std::any_of(std::begin(kBackupEnds), std::end(kBackupEnds),
+                     [name](absl::string_view end) { return absl::EndsWith(name, end); });
+}
 
 std::vector<std::string> ConfigCatalog::Refresh() {
   std::vector<std::string> complaints;
   for (auto& [identity, file] : files_) file.seen = false;
-  for (const std::string& directory : directories_) ReadDirectory(directory, complaints);
+  for (size_t i = 0; i < directories_.size(); ++i) ReadDirectory(i, complaints);
   absl::erase_if(files_, [](const auto& entry) { return !entry.second.seen; });
   return complaints;
 }
 
-void ConfigCatalog::ReadDirectory(const std::string& directory,
-                                  std::vector<std::string>& complaints) {
+void ConfigCatalog::ReadDirectory(size_t number, std::vector<std::string>& complaints) {
+  const std::string& directory = directories_[number];
   DIR* stream = opendir(directory.c_str());
   if (stream == nullptr) return;
   size_t count = 0;
   while (const dirent* entry = readdir(stream)) {
-    if (entry->d_name[0] == '.') continue;
+    if (IsBackupName(entry->d_name)) continue;
     if (++count > kMaxConfigFiles) {
       complaints.push_back(absl::StrCat(directory, ": more than ", kMaxConfigFiles,
                                         " files; the others are not looked at"));
@@ -58,7 +78,11 @@ void ConfigCatalog::ReadDirectory(const std::string& directory,
     if (!fresh && file.modified_ns == modified && file.size == info.st_size && file.path == path) {
       continue;
     }
-    file = {.path = path, .modified_ns = modified, .size = info.st_size, .seen = true};
+    file = {.path = path,
+            .directory = number,
+            .modified_ns = modified,
+            .size = info.st_size,
+            .seen = true};
     ReadFile(file, complaints);
   }
   closedir(stream);
@@ -67,41 +91,69 @@ void ConfigCatalog::ReadDirectory(const std::string& directory,
 void ConfigCatalog::ReadFile(File& file, std::vector<std::string>& complaints) {
   absl::StatusOr<std::string> content = ReadConfigFile(file.path);
   // Something else that lies there: a file of scripts, a key that root alone may read.
-  if (!content.ok() || !absl::StrContains(*content, kKey)) return;
+  if (!content.ok() || !MaySpeakOfVirtioMsg(*content)) return;
   absl::StatusOr<XlConfig> config = ParseXlConfig(file.path, *content);
   if (!config.ok()) {
     complaints.push_back(std::string(config.status().message()));
     file.broken = *std::move(content);
-  } else if (!config->texts.empty() || !config->problem.ok()) {
+  } else if (!config->texts.empty() || !config->problem.ok() || !config->warnings.empty()) {
     file.config = *std::move(config);
   }
 }
 
 absl::StatusOr<std::optional<ConfigCatalog::Found>> ConfigCatalog::Find(
     const std::string& name) const {
-  std::vector<std::string> paths, broken;
-  const File* found = nullptr;
+  std::vector<const File*> found;
+  std::vector<std::string> broken;
   for (const auto& [identity, file] : files_) {
-    if (file.config.has_value() && file.config->name == name) {
-      paths.push_back(file.path);
-      found = &file;
+    if (file.HasEntriesFor(name)) {
+      found.push_back(&file);
     } else if (!file.broken.empty() && Mentions(file.broken, name)) {
       broken.push_back(file.path);
     }
   }
-  std::sort(paths.begin(), paths.end());
-  if (paths.size() > 1) {
-    return absl::FailedPreconditionError(absl::StrCat(absl::StrJoin(paths, " and "),
-                                                      " both have virtio_msg entries for a domain ",
-                                                      name, ": take them out of all but one"));
+  std::sort(found.begin(), found.end(), [](const File* one, const File* other) {
+    return std::tie(one->directory, one->path) < std::tie(other->directory, other->path);
+  });
+  for (const File* file : found) {
+    if (SayTheSame(*file->config, *found[0]->config)) continue;
+    return absl::FailedPreconditionError(absl::StrCat(
+        found[0]->path, " and ", file->path, " both have virtio_msg entries for a domain ", name,
+        ", and not the same: take them out of all but one"));
   }
-  if (found != nullptr) return Found{found->path, *found->config};
+  if (!found.empty()) return Found{found[0]->path, *found[0]->config};
   if (!broken.empty()) {
     std::sort(broken.begin(), broken.end());
     return absl::FailedPreconditionError(
         absl::StrCat(broken[0], ": speaks of ", name, " and of virtio_msg, and does not parse"));
   }
   return std::optional<Found>();
+}
+
+std::vector<std::string> ConfigCatalog::Warnings(const std::string& name) const {
+  absl::btree_set<std::string> warnings;
+  for (const auto& [identity, file] : files_) {
+    if (!file.config.has_value() || file.config->name != name) continue;
+    warnings.insert(file.config->warnings.begin(), file.config->warnings.end());
+  }
+  return {warnings.begin(), warnings.end()};
+}
+
+std::string ConfigCatalog::Surroundings(const std::string& name) const {
+  absl::btree_set<std::string> names;
+  for (const auto& [identity, file] : files_) {
+    if (file.config.has_value() && file.config->name.has_value()) names.insert(*file.config->name);
+  }
+  std::string text = absl::StrCat("no config in ", absl::StrJoin(directories_, " or "),
+                                  " has virtio_msg and name = ", Quoted(name));
+  if (names.empty())
+    return absl::StrCat(text, "; none of the ", files_.size(), " files has virtio_msg");
+  std::vector<std::string> all(names.begin(), names.end());
+  const std::string nearest = DidYouMean(name, all);
+  const size_t more = all.size() - std::min(all.size(), kMostNamed);
+  all.resize(all.size() - more);
+  return absl::StrCat(text, "; there are such for ", absl::StrJoin(all, ", "),
+                      more > 0 ? absl::StrCat(" and ", more, " more") : "", nearest);
 }
 
 }  // namespace vmsg::xenstore

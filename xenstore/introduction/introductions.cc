@@ -31,13 +31,13 @@ std::string NamePath(uint16_t id) { return absl::StrCat("/local/domain/", id, "/
 absl::StatusOr<std::unique_ptr<Introductions>> Introductions::Start(Store* store,
                                                                     IntroductionListener* listener,
                                                                     ConfigCatalog catalog,
-                                                                    uint16_t self) {
+                                                                    uint16_t self, Check check) {
   // Every domain may watch; only a control domain is told, and only it may ask.
   if (absl::Status may_ask = store->IsDomainIntroduced(self).status(); !may_ask.ok()) {
     return may_ask;
   }
-  auto introductions =
-      std::unique_ptr<Introductions>(new Introductions(store, listener, std::move(catalog), self));
+  auto introductions = std::unique_ptr<Introductions>(
+      new Introductions(store, listener, std::move(catalog), self, std::move(check)));
   for (const char* special : {kIntroduced, kReleased}) {
     if (absl::Status status = store->Watch(special, kDomainsToken); !status.ok()) return status;
   }
@@ -122,7 +122,13 @@ absl::Status Introductions::Look(uint16_t id) {
   domain.name = *name;
 
   absl::StatusOr<std::optional<ConfigCatalog::Found>> found = catalog_.Find(*name);
-  if (found.ok() && !found->has_value()) return absl::OkStatus();  // until it is renamed
+  for (const std::string& warning : catalog_.Warnings(*name)) {
+    listener_->OnWarning(id, *name, warning);
+  }
+  if (found.ok() && !found->has_value()) {  // until it is renamed
+    listener_->OnNoConfig(id, *name, catalog_.Surroundings(*name));
+    return absl::OkStatus();
+  }
   if (!found.ok()) {
     Refuse(id, "", found.status());
   } else if (absl::Status attached = Attach(id, **found); !attached.ok()) {
@@ -152,6 +158,11 @@ absl::Status Introductions::Attach(uint16_t id, const ConfigCatalog::Found& foun
           absl::StrCat(found.path, ": virtio_msg_backend: ", named.status().message()));
     }
     backend = *named;
+  }
+  if (backend == self_ && check_ != nullptr) {
+    if (absl::Status checked = check_(ItemsOfConfig(found.path, config)); !checked.ok()) {
+      return checked;
+    }
   }
   AttachPlan plan = PlanAttachment(id, backend, ItemsOfConfig(found.path, config));
   auto created = WriteAttachment(*store_, plan, found.path);

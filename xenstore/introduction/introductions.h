@@ -9,9 +9,11 @@
 
 #include "absl/container/btree_map.h"
 #include "absl/container/btree_set.h"
+#include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
 #include "xenstore/introduction/config_catalog.h"
 #include "xenstore/store.h"
+#include "xenstore/toolstack/attachment.h"
 
 namespace vmsg::xenstore {
 
@@ -23,6 +25,11 @@ class IntroductionListener {
                           size_t devices) = 0;
   // Nothing was attached. Said once for each domain, and noted in its ConfigMark.
   virtual void OnRefused(uint16_t domain, const std::string& name, const absl::Status& reason) = 0;
+  // There is no config for a domain of that name: where one was looked for. Most domains need none.
+  virtual void OnNoConfig(uint16_t domain, const std::string& name,
+                          const std::string& surroundings) = 0;
+  // A config of this domain has a key that is nearly one of ours.
+  virtual void OnWarning(uint16_t domain, const std::string& name, const std::string& text) = 0;
   // From ConfigCatalog::Refresh.
   virtual void OnComplaint(const std::string& text) = 0;
 };
@@ -33,11 +40,15 @@ class IntroductionListener {
 // guest gets its name last). One thread; waits for the disk.
 class Introductions {
  public:
-  // `store` and `listener` outlive it. `self`: the domain of the connection. PermissionDenied: it
-  // is not a control domain.
+  // Looks at the entries of a config before the first is attached: not OK, and none is.
+  using Check = absl::AnyInvocable<absl::Status(const std::vector<AttachItem>&)>;
+
+  // `store` and `listener` outlive it. `self`: the domain of the connection; `check` (may be null)
+  // is for what is served there. PermissionDenied: it is not a control domain.
   static absl::StatusOr<std::unique_ptr<Introductions>> Start(Store* store,
                                                               IntroductionListener* listener,
-                                                              ConfigCatalog catalog, uint16_t self);
+                                                              ConfigCatalog catalog, uint16_t self,
+                                                              Check check);
   Introductions(const Introductions&) = delete;
   Introductions& operator=(const Introductions&) = delete;
   ~Introductions();
@@ -53,8 +64,13 @@ class Introductions {
     std::string name;      // as last looked at
   };
 
-  Introductions(Store* store, IntroductionListener* listener, ConfigCatalog catalog, uint16_t self)
-      : store_(store), listener_(listener), catalog_(std::move(catalog)), self_(self) {}
+  Introductions(Store* store, IntroductionListener* listener, ConfigCatalog catalog, uint16_t self,
+                Check check)
+      : store_(store),
+        listener_(listener),
+        catalog_(std::move(catalog)),
+        self_(self),
+        check_(std::move(check)) {}
 
   absl::Status Scan();
   absl::Status Look(uint16_t id);
@@ -66,6 +82,7 @@ class Introductions {
   IntroductionListener* const listener_;
   ConfigCatalog catalog_;
   const uint16_t self_;
+  Check check_;
   bool scan_ = true;
   absl::btree_map<uint16_t, Domain> domains_;
   absl::btree_set<uint16_t> look_;

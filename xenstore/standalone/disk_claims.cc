@@ -11,6 +11,7 @@
 #include "text/foreign_text.h"
 #include "xenstore/text_value.h"
 #include "xenstore/toolstack/attachment.h"
+#include "xenstore/toolstack/domain_names.h"
 #include "xenstore/xenbus_state.h"
 
 namespace vmsg::xenstore {
@@ -185,7 +186,7 @@ absl::Status DiskClaims::Follow(const Key& key, Disk& disk) {
   if (!status.ok()) return status.status();
   if (*status == kStatusConnected) {
     disk.ready = true;
-    log_(false, absl::StrCat("guest ", key.frontend, ": standalone disk ", key.id,
+    log_(false, absl::StrCat(GuestLabel(*store_, key.frontend), ": standalone disk ", key.id,
                              " is bus 0 device ", disk.number));
     return WriteIfThere(key, kState, StateText(XenbusState::kInitWait));
   }
@@ -220,7 +221,7 @@ absl::Status DiskClaims::Leave(const Key& key, Disk& disk) {
 }
 
 absl::Status DiskClaims::Refuse(const Key& key, const absl::Status& reason) {
-  log_(true, absl::StrCat("guest ", key.frontend, ": standalone disk ", key.id,
+  log_(true, absl::StrCat(GuestLabel(*store_, key.frontend), ": standalone disk ", key.id,
                           " refused: ", reason.message()));
   const std::string path = absl::StrCat(kDisks, "/", key.frontend, "/", key.id, "/");
   absl::Status status =

@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "xenstore/toolstack/attachment.h"
 
+#include <algorithm>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/container/btree_set.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "text/foreign_text.h"
+#include "xenstore/bus_nodes.h"
+#include "xenstore/text_value.h"
 #include "xenstore/toolstack/config_mark.h"
 
 namespace vmsg::xenstore {
@@ -19,7 +25,7 @@ absl::Status AssignNumbers(NodeAccess& nodes, const BusAddress& bus,
   const absl::btree_set<uint16_t> attached(existing->begin(), existing->end());
   absl::btree_set<uint16_t> used = attached;
   for (AttachItem& item : items) {
-    if (!item.entry.number.has_value()) continue;
+    if (item.attached || !item.entry.number.has_value()) continue;
     item.number = *item.entry.number;
     if (used.insert(item.number).second) continue;
     return absl::InvalidArgumentError(
@@ -30,7 +36,7 @@ absl::Status AssignNumbers(NodeAccess& nodes, const BusAddress& bus,
   }
   uint32_t next = 0;
   for (AttachItem& item : items) {
-    if (item.entry.number.has_value()) continue;
+    if (item.attached || item.entry.number.has_value()) continue;
     while (next <= UINT16_MAX && used.contains(static_cast<uint16_t>(next))) ++next;
     if (next > UINT16_MAX) {
       return absl::InvalidArgumentError(absl::StrCat(item.label, ": no device number is free"));
@@ -40,20 +46,116 @@ absl::Status AssignNumbers(NodeAccess& nodes, const BusAddress& bus,
   return absl::OkStatus();
 }
 
-// A config is attached once; what it attached may be gone again.
-absl::Status CheckNotAttached(NodeAccess& nodes, const AttachPlan& plan) {
-  absl::StatusOr<ConfigMark> mark = ReadConfigMark(nodes, plan.frontend);
-  if (absl::IsNotFound(mark.status())) return absl::OkStatus();
-  if (!mark.ok()) return mark.status();
-  if (!mark->error.empty()) return absl::OkStatus();
-  for (const auto& [id, items] : plan.buses) {
-    absl::StatusOr<std::vector<uint16_t>> devices = ListDevices(nodes, plan.bus(id));
-    if (!devices.ok()) return devices.status();
-    if (devices->empty()) continue;
-    return absl::AlreadyExistsError(absl::StrCat("domain ", plan.frontend, " has the devices of ",
-                                                 mark->config,
-                                                 " already; detach them first (vmsgctl detach ",
-                                                 plan.frontend, " all), or attach single entries"));
+struct Attached {
+  uint32_t bus = 0;
+  uint16_t number = 0;
+  std::string config;  // the file that it is from; empty: none
+  std::string type;
+  absl::btree_map<std::string, std::string> keys;
+  bool refused = false;
+  bool leaving = false;
+  bool matched = false;  // by an item
+
+  bool Is(const AttachItem& item) const {
+    return !leaving && !matched && item.entry.bus == bus && item.entry.type == type &&
+           item.entry.keys == keys && item.entry.number.value_or(number) == number;
+  }
+};
+
+absl::StatusOr<std::vector<uint32_t>> ListBuses(NodeAccess& nodes, uint16_t frontend,
+                                                uint16_t backend) {
+  std::vector<uint32_t> buses;
+  absl::StatusOr<std::vector<std::string>> names =
+      nodes.List(absl::StrCat("/local/domain/", backend, "/backend/", kKind, "/", frontend));
+  if (absl::IsNotFound(names.status())) return buses;
+  if (!names.ok()) return names.status();
+  for (const std::string& name : *names) {
+    absl::StatusOr<uint64_t> id = ParseDecimal(name, "the bus id", 0, UINT32_MAX);
+    if (id.ok()) buses.push_back(static_cast<uint32_t>(*id));
+  }
+  return buses;
+}
+
+std::string DevicePath(const BusAddress& bus, uint16_t number) {
+  return absl::StrCat(bus.BackendPath(), "/", kDevice, "/", number);
+}
+
+// Its type is empty where there is no entry.
+absl::StatusOr<Attached> Read(NodeAccess& nodes, const BusAddress& bus, uint16_t number) {
+  Attached device{.bus = bus.id, .number = number};
+  const std::string path = DevicePath(bus, number);
+  absl::StatusOr<std::vector<std::string>> names = nodes.List(path);
+  if (absl::IsNotFound(names.status())) return device;
+  if (!names.ok()) return names.status();
+  for (const std::string& name : *names) {
+    absl::StatusOr<std::string> value = nodes.Read(absl::StrCat(path, "/", name));
+    if (!value.ok()) return value.status();
+    if (name == kFromConfig) {
+      device.config = *std::move(value);
+    } else if (name == kType) {
+      device.type = *std::move(value);
+    } else if (name == kDeviceOnline) {
+      device.leaving = *value == "0";
+    } else if (name == kHotplugStatus) {
+      device.refused = *value == kStatusError;
+    } else if (!IsControlNode(name)) {
+      device.keys.emplace(name, *std::move(value));
+    }
+  }
+  return device;
+}
+
+absl::Status Changed(const AttachPlan& plan, const Attached& device) {
+  return absl::FailedPreconditionError(absl::StrCat(
+      device.config, ": domain ", plan.frontend, " has bus ", device.bus, " device ", device.number,
+      " from it as \"type=", device.type, device.keys.empty() ? "" : ",",
+      absl::StrJoin(device.keys, ",", absl::PairFormatter("=")),
+      "\", and it says otherwise now; detach it first (vmsgctl detach ", plan.frontend, " ",
+      device.number, device.bus == 0 ? "" : absl::StrCat(" --bus ", device.bus), ")"));
+}
+
+void Match(std::vector<Attached>& attached, AttachItem& item) {
+  const auto found = std::find_if(attached.begin(), attached.end(),
+                                  [&](const Attached& device) { return device.Is(item); });
+  item.attached = found != attached.end();
+  if (!item.attached) return;
+  found->matched = true;
+  item.number = found->number;
+}
+
+// Before numbers are chosen: items of a config that are attached already as they read get their
+// number and are marked so, and what was refused makes room. FailedPrecondition: a device is
+// attached that the config does not have any more; the text says what to do.
+absl::Status KeepWhatIsAttached(NodeAccess& nodes, AttachPlan& plan) {
+  // Buses that the config does not have any more are looked at, too.
+  absl::StatusOr<std::vector<uint32_t>> buses = ListBuses(nodes, plan.frontend, plan.backend);
+  if (!buses.ok()) return buses.status();
+  std::vector<Attached> attached;
+  for (const uint32_t id : *buses) {
+    absl::StatusOr<std::vector<uint16_t>> numbers = ListDevices(nodes, plan.bus(id));
+    if (!numbers.ok()) return numbers.status();
+    for (const uint16_t number : *numbers) {
+      absl::StatusOr<Attached> device = Read(nodes, plan.bus(id), number);
+      if (!device.ok()) return device.status();
+      if (device->type.empty() || device->config.empty()) continue;
+      if (device->refused) {
+        absl::Status removed = nodes.Remove(DevicePath(plan.bus(id), number));
+        if (!removed.ok()) return removed;
+        continue;
+      }
+      attached.push_back(*std::move(device));
+    }
+  }
+  // Those that say which one they mean come first.
+  for (const bool numbered : {true, false}) {
+    for (auto& [id, items] : plan.buses) {
+      for (AttachItem& item : items) {
+        if (item.entry.number.has_value() == numbered) Match(attached, item);
+      }
+    }
+  }
+  for (const Attached& device : attached) {
+    if (!device.matched && !device.leaving) return Changed(plan, device);
   }
   return absl::OkStatus();
 }
@@ -81,7 +183,7 @@ absl::StatusOr<absl::btree_map<uint32_t, DeviceCreation>> WriteAttachment(
   absl::Status status = store.Transaction([&](NodeAccess& nodes) -> absl::Status {
     creations.clear();  // the body may run again
     if (!config.empty()) {
-      if (absl::Status once = CheckNotAttached(nodes, plan); !once.ok()) return once;
+      if (absl::Status kept = KeepWhatIsAttached(nodes, plan); !kept.ok()) return kept;
     }
     for (auto& [id, items] : plan.buses) {
       if (absl::Status numbered = AssignNumbers(nodes, plan.bus(id), items); !numbered.ok()) {
@@ -90,8 +192,10 @@ absl::StatusOr<absl::btree_map<uint32_t, DeviceCreation>> WriteAttachment(
       std::vector<DeviceNodesToWrite> devices;
       devices.reserve(items.size());
       for (const AttachItem& item : items) {
-        devices.push_back({item.number, item.entry.type, item.entry.keys});
+        if (item.attached) continue;
+        devices.push_back({item.number, item.entry.type, item.entry.keys, config});
       }
+      if (devices.empty()) continue;
       absl::StatusOr<DeviceCreation> creation = AddDevicesWithin(nodes, plan.bus(id), devices);
       if (!creation.ok()) return creation.status();
       creations.emplace(id, *std::move(creation));

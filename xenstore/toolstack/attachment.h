@@ -21,7 +21,8 @@ namespace vmsg::xenstore {
 struct AttachItem {
   std::string label;  // the entry as it was written, and where: for messages
   DeviceEntry entry;
-  uint16_t number = 0;  // chosen by WriteAttachment
+  uint16_t number = 0;    // chosen by WriteAttachment
+  bool attached = false;  // it was already, under that number: nothing was written
 };
 
 struct AttachPlan {
@@ -41,9 +42,10 @@ AttachPlan PlanAttachment(uint16_t frontend, uint16_t backend, std::vector<Attac
 // Chooses the numbers, those given and then the lowest free ones, notes them in the plan, and
 // writes it, in one transaction: others may attach at the same time. `config`: the file the plan
 // comes from, noted as the domain's; empty: none is noted. What was done for each bus is returned
-// by its id. InvalidArgument: a number is taken, or given twice; the text begins with the entry's
-// label. AlreadyExists: a config was attached to this domain before, and devices are left on one of
-// the plan's buses. For other refusals see AddDevices.
+// by its id; one where nothing was is left out. InvalidArgument: a number is taken, or given twice;
+// the text begins with the entry's label. With a config, what is attached from one already as it
+// reads stays, and what was refused of it is replaced; FailedPrecondition: a device is attached
+// that it does not have any more. For other refusals see AddDevices.
 absl::StatusOr<absl::btree_map<uint32_t, DeviceCreation>> WriteAttachment(
     Store& store, AttachPlan& plan, const std::string& config);
 

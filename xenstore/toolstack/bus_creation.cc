@@ -128,6 +128,7 @@ absl::Status AddDevice(NodeAccess& nodes, const BusAddress& bus, const DeviceNod
                                                  " already; detach it first, or take another num"));
   }
   std::vector<std::pair<std::string, std::string>> values(device.keys.begin(), device.keys.end());
+  if (!device.from_config.empty()) values.emplace_back(kFromConfig, device.from_config);
   values.emplace_back(kDeviceOnline, "1");
   values.emplace_back(kType, device.type);
   return WriteAll(nodes, path, values);

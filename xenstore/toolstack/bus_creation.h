@@ -19,6 +19,7 @@ struct DeviceNodesToWrite {
   uint16_t number = 0;
   std::string type;
   absl::btree_map<std::string, std::string> keys;
+  std::string from_config;  // the file that names it; empty: none
 };
 
 struct DeviceCreation {

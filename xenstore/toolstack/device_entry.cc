@@ -18,8 +18,8 @@ constexpr char kNumberKey[] = "num";
 constexpr char kBusKey[] = "bus";
 constexpr size_t kMaxKeyBytes = 32;
 // Nodes beside the parameters in device/<n>: a key of that name would overwrite them.
-constexpr const char* kReservedKeys[] = {kDeviceOnline, kDeviceForce, kHotplugStatus,
-                                         kHotplugError, kIoErrors,    kIoError};
+constexpr const char* kReservedKeys[] = {kDeviceOnline, kDeviceForce, kHotplugStatus, kHotplugError,
+                                         kIoErrors,     kIoError,     kFromConfig};
 
 absl::Status KeyError(absl::string_view key, absl::string_view reason) {
   return absl::InvalidArgumentError(absl::StrCat("key ", Quoted(key), ": ", reason));

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "text/foreign_text.h"
+#include "text/nearest_name.h"
 #include "xenstore/bus_nodes.h"
 #include "xenstore/text_value.h"
 
@@ -16,6 +17,7 @@ namespace vmsg::xenstore {
 namespace {
 
 constexpr char kDomains[] = "/local/domain";
+constexpr size_t kMaxLabelBytes = 64;
 
 }  // namespace
 
@@ -48,15 +50,18 @@ absl::StatusOr<uint16_t> FindDomain(NodeAccess& nodes, const std::string& name_o
     }
   }
   std::vector<uint16_t> found;
+  std::vector<std::string> names;
   for (const uint16_t id : *domains) {
     absl::StatusOr<std::string> name = nodes.Read(absl::StrCat(kDomains, "/", id, "/name"));
     if (!name.ok() && !absl::IsNotFound(name.status())) return name.status();
-    if (name.ok() && *name == name_or_id) found.push_back(id);
+    if (!name.ok()) continue;
+    if (*name == name_or_id) found.push_back(id);
+    names.push_back(*name);
   }
   if (found.size() == 1) return found[0];
   if (found.empty()) {
-    return absl::NotFoundError(
-        absl::StrCat("there is no domain ", Quoted(name_or_id), " in the store"));
+    return absl::NotFoundError(absl::StrCat("there is no domain ", Quoted(name_or_id),
+                                            " in the store", DidYouMean(name_or_id, names)));
   }
   return absl::FailedPreconditionError(
       absl::StrCat("the name ", Quoted(name_or_id), " fits the domains ",
@@ -67,6 +72,12 @@ std::string DomainLabel(NodeAccess& nodes, uint16_t domain) {
   absl::StatusOr<std::string> name = nodes.Read(absl::StrCat(kDomains, "/", domain, "/name"));
   if (!name.ok() || name->empty()) return absl::StrCat("domain ", domain);
   return *name;
+}
+
+std::string GuestLabel(NodeAccess& nodes, uint16_t guest) {
+  absl::StatusOr<std::string> name = nodes.Read(absl::StrCat(kDomains, "/", guest, "/name"));
+  if (!name.ok() || name->empty()) return absl::StrCat("guest ", guest);
+  return absl::StrCat("guest ", guest, " (", CleanText(*name, kMaxLabelBytes), ")");
 }
 
 }  // namespace vmsg::xenstore

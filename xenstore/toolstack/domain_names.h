@@ -17,6 +17,9 @@ absl::StatusOr<uint16_t> FindDomain(NodeAccess& nodes, const std::string& name_o
                                     bool may_be_gone = false);
 // The name of a domain, or "domain <id>".
 std::string DomainLabel(NodeAccess& nodes, uint16_t domain);
+// "guest 3 (g1)", or "guest 3" where the name cannot be read (in a driver domain): for the log. The
+// name is cleaned and cut.
+std::string GuestLabel(NodeAccess& nodes, uint16_t guest);
 // Every domain in the store, ascending.
 absl::StatusOr<std::vector<uint16_t>> ListDomains(NodeAccess& nodes);
 

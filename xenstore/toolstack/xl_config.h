@@ -8,12 +8,15 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "xenstore/toolstack/device_entry.h"
 
 namespace vmsg::xenstore {
 
 // A config with more is a mistake.
 inline constexpr int kMaxConfigEntries = 256;
+// xl's parser takes the whole file at once. No domain config comes near.
+inline constexpr size_t kMaxConfigBytes = size_t{1} << 20;
 
 struct XlConfig {
   std::optional<std::string> name;     // name = "g1"
@@ -21,6 +24,8 @@ struct XlConfig {
   // virtio_msg = [ "type=blk,path=/srv/g1.img", "type=rng" ]; empty: the key is absent.
   std::vector<std::string> texts;
   std::vector<DeviceEntry> entries;  // parsed from texts, in the same order
+  // Keys that xl ignores as well and that are nearly one of ours: "<path>:<line>: ...".
+  std::vector<std::string> warnings;
   // What is wrong with the keys of ours, as ReadXlConfig would report it; `entries` is not to be
   // used then.
   absl::Status problem;
@@ -31,7 +36,11 @@ struct XlConfig {
 // writer.
 absl::StatusOr<std::string> ReadConfigFile(const std::string& path);
 
+// Whether a file's text may name a key of ours, perhaps mistyped. Most files need no parser.
+bool MaySpeakOfVirtioMsg(absl::string_view content);
+
 // `content` was read from `path`, which is for messages only. InvalidArgument: it is not a config.
+// Any bytes are fit for it: xl's parser, which ends the program at some, sees text only.
 // A config whose name can be told although its entries are malformed is returned, with `problem`.
 absl::StatusOr<XlConfig> ParseXlConfig(const std::string& path, const std::string& content);
 

@@ -5,11 +5,15 @@
 
 #include "absl/strings/str_cat.h"
 #include "backend/runtime/rate_limited_log.h"
+#include "backend/service/toolstack/entry_check.h"
 #include "xenstore/introduction/introductions.h"
 #include "xenstore/standalone/disk_claims.h"
 
 namespace vmsg::backend {
 namespace {
+
+// xl is building the domain meanwhile.
+constexpr absl::Duration kCheckPatience = absl::Seconds(2);
 
 class IntroductionLog final : public xenstore::IntroductionListener {
  public:
@@ -22,6 +26,14 @@ class IntroductionLog final : public xenstore::IntroductionListener {
     Log(LogLevel::kError,
         absl::StrCat("guest ", domain, " (", name, "): nothing attached: ", reason.message()));
   }
+  void OnNoConfig(uint16_t domain, const std::string& name,
+                  const std::string& surroundings) override {
+    Log(LogLevel::kInfo,
+        absl::StrCat("guest ", domain, " (", name, "): nothing to attach: ", surroundings));
+  }
+  void OnWarning(uint16_t domain, const std::string& name, const std::string& text) override {
+    Log(LogLevel::kWarning, absl::StrCat("guest ", domain, " (", name, "): ", text));
+  }
   void OnComplaint(const std::string& text) override { Log(LogLevel::kWarning, text); }
 };
 
@@ -31,7 +43,7 @@ StoreThread::Make FollowConfigs(std::vector<std::string> directories, uint16_t s
     auto listener = std::make_unique<IntroductionLog>();
     absl::StatusOr<std::unique_ptr<xenstore::Introductions>> introductions =
         xenstore::Introductions::Start(&store, listener.get(), xenstore::ConfigCatalog(directories),
-                                       self);
+                                       self, PatientCheck(kCheckPatience));
     if (!introductions.ok()) return introductions.status();
     return StoreThread::Process(
         [listener = std::move(listener), introductions = *std::move(introductions)] {

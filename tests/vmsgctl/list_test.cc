@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "tests/vmsgctl/vmsgctl_rig.h"
+
+namespace vmsg::ctl {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+class VmsgctlListTest : public VmsgctlRig {};
+
+TEST_F(VmsgctlListTest, ListShowsWhatTheStoreSays) {
+  ASSERT_EQ(Run({"attach", "g1", "type=blk,path=/srv/a.img,readonly=1"}), kExitDone);
+  EXPECT_EQ(Run({"list"}), kExitDone);
+  EXPECT_THAT(out(), AllOf(HasSubstr("g1 (5)"), HasSubstr("Initialising / InitWait"),
+                           HasSubstr("connected"), HasSubstr("path=/srv/a.img,readonly=1")));
+  tree_.Set(Device("0/hotplug-status"), "error");
+  tree_.Set(Device("0/hotplug-error"), "the disk\x1b[31m\x9b\xc2\x9b\xe2\x80\xae failed");
+  tree_.Set(std::string(kFrontPath) + "/state", "garbage");
+  EXPECT_EQ(Run({"list"}), kExitDone);
+  EXPECT_THAT(out(), AllOf(HasSubstr("error: the disk\\x1b[31m\\x9b\\u009b\\u202e failed"),
+                           HasSubstr("Unknown / InitWait")));
+  EXPECT_EQ(Run({"list", "--json"}), kExitDone);
+  const std::string json = out();
+  EXPECT_THAT(json, HasSubstr("the disk\\u001b[31m\\ufffd\\u009b\\u202e failed"));
+  EXPECT_TRUE(std::all_of(json.begin(), json.end(),
+                          [](char c) { return c == '\n' || (c >= ' ' && c < 0x7f); }));
+}
+
+TEST_F(VmsgctlListTest, AReasonFromAnotherDomainTellsTheTerminalNothing) {
+  service_->bus_error = "no\x1b[2Jroom\n\xe2\x80\xaeg1: bus 0 device 0 (rng) attached";
+  EXPECT_EQ(Run({"attach", "g1", "type=rng"}), kExitRefused);
+  EXPECT_THAT(err(), HasSubstr("no\\x1b[2Jroom\\n\\u202eg1: bus 0"));
+  tree_.CreateDomain(6, "g\x1b[31m2");
+  service_->bus_error.clear();
+  EXPECT_EQ(Run({"attach", "6", "type=rng"}), kExitDone);
+  EXPECT_EQ(out(), "g\\x1b[31m2: bus 0 device 0 (rng) attached\n");
+  EXPECT_EQ(Run({"detach", "6", "0"}), kExitDone);
+  EXPECT_EQ(out(), "g\\x1b[31m2: bus 0 device 0 detached\n");
+}
+
+TEST_F(VmsgctlListTest, ListOfADomainShowsItAlone) {
+  tree_.CreateDomain(6, "g2");
+  tree_.CreateDomain(7, "guest3");
+  tree_.Set("/libxl/6/virtio-msg/config", "/etc/xen/g2.cfg");
+  ASSERT_EQ(Run({"attach", "g1", "type=rng"}), kExitDone);
+  ASSERT_EQ(Run({"attach", "g2", "type=rng"}), kExitDone);
+  EXPECT_EQ(Run({"list", "g2"}), kExitDone);
+  EXPECT_THAT(out(), AllOf(HasSubstr("g2 (6)"), HasSubstr("g2.cfg"), Not(HasSubstr("g1 (5)"))));
+  EXPECT_EQ(Run({"list", "--json", "5"}), kExitDone);
+  EXPECT_THAT(out(), AllOf(HasSubstr("\"domain\": 5"), Not(HasSubstr("\"domain\": 6"))));
+  // One without devices is no error, one that is not there is.
+  EXPECT_EQ(Run({"list", "guest3"}), kExitDone);
+  EXPECT_EQ(Run({"list", "geust3"}), kExitRefused);
+  EXPECT_THAT(err(), HasSubstr("there is no domain \"geust3\" in the store; did you mean guest3?"));
+}
+
+TEST_F(VmsgctlListTest, ListShowsWhatBecameOfAConfigAlsoWithoutABus) {
+  tree_.Set("/libxl/5/virtio-msg/config", "/etc/xen/g1.cfg");
+  tree_.Set("/libxl/5/virtio-msg/error", "virtio_msg[0]: key \"pth\" is unknown");
+  EXPECT_EQ(Run({"list"}), kExitDone);
+  EXPECT_THAT(out(), AllOf(HasSubstr("g1 (5)"), HasSubstr("/etc/xen/g1.cfg"),
+                           HasSubstr("error: virtio_msg[0]")));
+  EXPECT_EQ(Run({"list", "--json"}), kExitDone);
+  EXPECT_THAT(out(), AllOf(HasSubstr(R"("config": "/etc/xen/g1.cfg")"),
+                           HasSubstr(R"("config_error": "virtio_msg[0])")));
+}
+
+}  // namespace
+}  // namespace vmsg::ctl
