@@ -40,7 +40,7 @@ size_t Changes(const std::string& from, const std::string& to) {
 }  // namespace
 
 std::optional<std::string> NearestName(absl::string_view name,
-                                       const std::vector<std::string>& names) {
+                                       const std::vector<std::string>& names, size_t most_changes) {
   if (name.empty() || name.size() > kMaxName) return std::nullopt;
   const std::string wanted = Folded(name);
   std::optional<std::string> nearest;
@@ -48,7 +48,8 @@ std::optional<std::string> NearestName(absl::string_view name,
   for (const std::string& candidate : names) {
     if (candidate.size() > kMaxName) continue;
     const size_t changes = Changes(wanted, Folded(candidate));
-    if (changes > candidate.size() / 3 || (nearest.has_value() && changes >= fewest)) continue;
+    if (changes > std::min(candidate.size() / 3, most_changes)) continue;
+    if (nearest.has_value() && changes >= fewest) continue;
     nearest = candidate;
     fewest = changes;
   }

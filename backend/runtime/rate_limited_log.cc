@@ -77,19 +77,21 @@ void Log(LogLevel level, absl::string_view text) {
   [[maybe_unused]] ssize_t written = write(STDERR_FILENO, line.data(), line.size());
 }
 
-bool RateLimitedLog::Admit(absl::Time now) {
+bool RateLimitedLog::Admit(LogLevel level, absl::Time now) {
+  if (!LogEnabled(level)) return false;
   std::lock_guard lock(mutex_);
-  if (refilled_ == absl::InfinitePast()) refilled_ = now;
-  const int64_t earned = std::max<int64_t>(0, (now - refilled_) / interval_);
+  Bucket& bucket = BucketOf(level);
+  if (bucket.refilled == absl::InfinitePast()) bucket.refilled = now;
+  const int64_t earned = std::max<int64_t>(0, (now - bucket.refilled) / bucket.interval);
   if (earned > 0) {
-    refilled_ += earned * interval_;
-    tokens_ = static_cast<uint32_t>(std::min<int64_t>(burst_, earned + tokens_));
+    bucket.refilled += earned * bucket.interval;
+    bucket.tokens = static_cast<uint32_t>(std::min<int64_t>(bucket.burst, earned + bucket.tokens));
   }
-  if (tokens_ == 0) {
-    ++suppressed_;
+  if (bucket.tokens == 0) {
+    ++bucket.suppressed;
     return false;
   }
-  --tokens_;
+  --bucket.tokens;
   return true;
 }
 
@@ -97,7 +99,7 @@ void RateLimitedLog::Write(LogLevel level, absl::string_view text) {
   uint64_t swallowed;
   {
     std::lock_guard lock(mutex_);
-    swallowed = std::exchange(suppressed_, 0);
+    swallowed = std::exchange(BucketOf(level).suppressed, 0);
   }
   if (swallowed == 0) {
     Log(level, absl::StrCat(prefix_, text));

@@ -34,38 +34,54 @@ void SetLogLevel(LogLevel most_verbose);
 bool LogEnabled(LogLevel level);
 
 // A token bucket: `burst` lines at once, then one each `interval`. What it swallows is counted and
-// told with the next line that passes. Thread-safe: all that logs for one bus shares one.
+// told with the next line that passes. Lines of debug level have a bucket of their own, so that
+// they never stand in the way of the others. Thread-safe: all that logs for one bus shares one.
 class RateLimitedLog {
  public:
   static constexpr uint32_t kBurst = 10;  // enough to see one failure whole
   static constexpr absl::Duration kInterval = absl::Seconds(10);
+  // A bus with all its devices comes up in fewer lines.
+  static constexpr uint32_t kDebugBurst = 300;
+  static constexpr absl::Duration kDebugInterval = absl::Milliseconds(50);
 
   explicit RateLimitedLog(std::string prefix, uint32_t burst = kBurst,
                           absl::Duration interval = kInterval)
-      : prefix_(std::move(prefix)), burst_(burst), interval_(interval), tokens_(burst) {}
+      : prefix_(std::move(prefix)),
+        ordinary_(burst, interval),
+        debug_(kDebugBurst, kDebugInterval) {}
 
-  // Ask first, then build the text. `now`: the loop's time.
-  bool Admit(absl::Time now);
+  // Ask first, then build the text. A line whose level is not logged is not admitted, and takes
+  // nothing from the others. `now`: the loop's time.
+  bool Admit(LogLevel level, absl::Time now);
+  // After Admit with the same level.
   void Write(LogLevel level, absl::string_view text);
 
   // Both.
   void Line(absl::Time now, LogLevel level, absl::string_view text) {
-    if (Admit(now)) Write(level, text);
+    if (Admit(level, now)) Write(level, text);
   }
 
   uint64_t suppressed() const {
     std::lock_guard lock(mutex_);
-    return suppressed_;
+    return ordinary_.suppressed;
   }
 
  private:
+  struct Bucket {
+    Bucket(uint32_t burst, absl::Duration interval)
+        : burst(burst), interval(interval), tokens(burst) {}
+    const uint32_t burst;
+    const absl::Duration interval;
+    uint32_t tokens;
+    absl::Time refilled = absl::InfinitePast();
+    uint64_t suppressed = 0;  // since the last line that passed
+  };
+  Bucket& BucketOf(LogLevel level) { return level == LogLevel::kDebug ? debug_ : ordinary_; }
+
   const std::string prefix_;
-  const uint32_t burst_;
-  const absl::Duration interval_;
   mutable std::mutex mutex_;
-  uint32_t tokens_;                             // guarded by mutex_
-  absl::Time refilled_ = absl::InfinitePast();  // guarded by mutex_
-  uint64_t suppressed_ = 0;  // guarded by mutex_, since the last line that passed
+  Bucket ordinary_;  // guarded by mutex_
+  Bucket debug_;     // guarded by mutex_
 };
 
 }  // namespace vmsg::backend

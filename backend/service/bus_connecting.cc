@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "backend/runtime/rate_limited_log.h"
 #include "backend/service/bus_control.h"
+#include "backend/service/trace/bus_tap.h"
 #include "backend/session/worker_window_mapper.h"
 
 namespace vmsg::backend {
@@ -121,7 +122,7 @@ void BusControl::Serve(MappedRing ring, grants::GrantMapping window) {
   const xenstore::FrontendRequest& request = *request_;
   IoThread* thread = services_.choose_thread();
   ++thread->sessions;
-  const SessionOptions options{.name = Name(),
+  const SessionOptions options{.name = name_,
                                .message_size = request.message_size,
                                .suppression = request.ring_event_idx,
                                .queue_resume = request.queue_resume,
@@ -134,9 +135,7 @@ void BusControl::Serve(MappedRing ring, grants::GrantMapping window) {
                                         .frontend = address_.frontend,
                                         .budget = budget_,
                                         .loop = thread->loop()});
-  if (services_.trace != nullptr) {
-    parts.tap = NewTraceTap(services_.trace, address_.frontend, address_.id);
-  }
+  parts.tap = NewBusTap(services_.trace, log_, thread->loop(), address_);
   parts.listener = std::make_unique<Relay>(services_.loop, anchor_);
   parts.log = log_;
   parts.ring = std::move(ring);

@@ -7,12 +7,12 @@
 #include "absl/strings/str_cat.h"
 #include "backend/runtime/rate_limited_log.h"
 #include "xenstore/toolstack/bus_creation.h"
+#include "xenstore/toolstack/domain_names.h"
 
 namespace vmsg::backend {
 
 using xenstore::BusAction;
 using xenstore::XenbusState;
-
 namespace {
 
 // Lines of one bus at once: several connections whole.
@@ -26,8 +26,10 @@ BusControl::BusControl(BusServices& services, const xenstore::BusAddress& addres
       address_(address),
       budget_(std::move(budget)),
       finished_(std::move(finished)),
+      name_(absl::StrCat(xenstore::GuestLabel(*services.store, address.frontend), " bus ",
+                         address.id)),
       anchor_(std::make_shared<Anchor>(Anchor{this})),
-      log_(std::make_shared<RateLimitedLog>(absl::StrCat(Name(), ": "), kLogBurst)) {}
+      log_(std::make_shared<RateLimitedLog>(absl::StrCat(name_, ": "), kLogBurst)) {}
 
 BusControl::~BusControl() {
   anchor_->control = nullptr;
@@ -44,11 +46,9 @@ void BusControl::LogLine(LogLevel level, absl::string_view text) {
   log_->Line(services_.loop->Now(), level, text);
 }
 
-std::string BusControl::Name() const {
-  return absl::StrCat("guest ", address_.frontend, " bus ", address_.id);
-}
-
 void BusControl::Update(const xenstore::BusView& view) {
+  const XenbusState now = view.frontend.value_or(XenbusState::kUnknown);
+  LogLine(LogLevel::kDebug, absl::StrCat("frontend is ", StateName(now)));
   const XenbusState ours = view_.ours;
   view_ = view;
   view_.ours = ours;  // we know better than what was read
@@ -173,6 +173,7 @@ bool BusControl::Pursue() {
 }
 
 void BusControl::SetState(XenbusState state) {
+  LogLine(LogLevel::kDebug, absl::StrCat("state ", StateName(state)));
   view_.ours = state;
   absl::Status status = xenstore::WriteState(*services_.store, address_.BackendPath(), state);
   // Gone: discovery will say so.
@@ -248,9 +249,8 @@ void BusControl::OnBroken(const absl::Status& why) {
 
 void BusControl::LogCounters() {
   if (phase_ != Phase::kConnected) {
-    Log(LogLevel::kInfo,
-        absl::StrCat(Name(), ": not connected, state ", std::string(StateName(view_.ours))));
-    return;
+    return Log(LogLevel::kInfo,
+               absl::StrCat(name_, ": not connected, state ", StateName(view_.ours)));
   }
   thread_->loop().Post([session = session_] { Log(LogLevel::kInfo, session->Describe()); });
 }

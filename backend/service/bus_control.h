@@ -14,7 +14,7 @@
 #include "backend/devices/device.h"
 #include "backend/runtime/event_loop.h"
 #include "backend/runtime/rate_limited_log.h"
-#include "backend/service/trace_file.h"
+#include "backend/service/trace/trace.h"
 #include "backend/session/io_thread.h"
 #include "backend/session/map_bus.h"
 #include "backend/session/session.h"
@@ -43,7 +43,7 @@ struct BusServices {
   EventLoop* loop = nullptr;  // the control thread's
   WorkerPool* workers = nullptr;
   grants::GrantMapper* mapper = nullptr;
-  std::shared_ptr<TraceFile> trace;  // may be null
+  std::shared_ptr<Trace> trace;
   xenstore::BackendOffer offer;
   bool bounce = false;  // SessionOptions::bounce
   absl::AnyInvocable<IoThread*()> choose_thread;
@@ -137,7 +137,6 @@ class BusControl {
   void RefuseRequest(const absl::Status& why);
   void CloseSession();
   void Unmap();
-  std::string Name() const;
   // A line of which the guest can cause any number.
   void LogLine(LogLevel level, absl::string_view text);
 
@@ -172,6 +171,7 @@ class BusControl {
   const xenstore::BusAddress address_;
   const std::shared_ptr<PageBudget> budget_;
   absl::AnyInvocable<void()> finished_;
+  const std::string name_;  // "guest 3 (g1) bus 0", for the log
   const std::shared_ptr<Anchor> anchor_;
   const std::shared_ptr<RateLimitedLog> log_;
 

@@ -30,6 +30,7 @@ void BusControl::AddDevice(const xenstore::DeviceNodes& nodes) {
 void BusControl::Open(uint16_t number) {
   DeviceControl& device = devices_[number];
   device.state = DeviceState::kOpening;
+  LogLine(LogLevel::kDebug, absl::StrCat("device ", number, ": opening ", device.nodes.type));
   DeviceEntry entry{.number = number, .type = device.nodes.type, .keys = device.nodes.keys};
   services_.workers->Submit(opening_lane(), [entry = std::move(entry), ticket = device.ticket,
                                              lane = opening_lane(), workers = services_.workers,
@@ -61,6 +62,7 @@ bool BusControl::OnOpened(uint16_t number, uint64_t ticket, absl::StatusOr<Opene
     device.state = DeviceState::kOpened;
     device.opened = *std::move(opened);
     WatchHealth(device);
+    LogLine(LogLevel::kDebug, absl::StrCat("device ", number, ": opened"));
   }
   if (device.leaving) {
     FinishRemoval(number);
@@ -169,10 +171,10 @@ void BusControl::FinishRemoval(uint16_t number) {
     absl::Status status = xenstore::RemoveLeavingDevice(*services_.store, address_, number);
     if (!status.ok() && !absl::IsNotFound(status)) {
       Log(LogLevel::kError,
-          absl::StrCat(Name(), " device ", number, ": removing its entry: ", status.message()));
+          absl::StrCat(name_, " device ", number, ": removing its entry: ", status.message()));
     }
   }
-  Log(LogLevel::kInfo, absl::StrCat(Name(), " device ", number, ": removed"));
+  Log(LogLevel::kInfo, absl::StrCat(name_, " device ", number, ": removed"));
   QuotaIsOver(entry->second);
   std::optional<xenstore::DeviceNodes> next = std::move(entry->second.next);
   devices_.erase(entry);
@@ -202,7 +204,7 @@ void BusControl::Report(DeviceControl& device, const absl::Status& status) {
   if (status.ok() && std::exchange(device.reported_ok, true)) return;
   if (!status.ok()) device.reported_ok = false;
   if (status.ok()) {
-    Log(LogLevel::kInfo, absl::StrCat(Name(), " device ", device.nodes.number, ": ",
+    Log(LogLevel::kInfo, absl::StrCat(name_, " device ", device.nodes.number, ": ",
                                       device.nodes.type, " connected"));
   } else {
     LogLine(LogLevel::kError,

@@ -31,7 +31,7 @@ void BusControl::ReportHealth(uint16_t number, const std::shared_ptr<DeviceHealt
   }
   const DeviceHealth::Report report = health->Read();
   // Beside what the guest causes, so that it cannot hide it.
-  Log(LogLevel::kError, absl::StrCat(Name(), " device ", number, ": ", report.last, "; ",
+  Log(LogLevel::kError, absl::StrCat(name_, " device ", number, ": ", report.last, "; ",
                                      report.failures, " I/O errors since it was attached"));
   if (!gone_ && !entry->second.vanished) {
     absl::Status written =

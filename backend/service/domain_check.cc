@@ -96,7 +96,7 @@ void DomainCheck::Judge(uint16_t guest, const std::vector<grants::DomainInfo>& d
   } else if (!info->shut_down) {
     shut_down_.erase(guest);
   } else if (shut_down_.insert(guest).second) {
-    Log(LogLevel::kInfo, absl::StrCat("guest ", guest,
+    Log(LogLevel::kInfo, absl::StrCat(parts_.label(guest),
                                       ": shut down and not destroyed; it is disconnected when "
                                       "it is"));
   }

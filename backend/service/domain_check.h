@@ -27,6 +27,7 @@ class DomainCheck {
     absl::StatusOr<std::unique_ptr<grants::DomainList>> domains = absl::CancelledError();
     absl::Duration interval;  // zero: only when Now is called
     absl::AnyInvocable<std::vector<uint16_t>()> guests;
+    absl::AnyInvocable<std::string(uint16_t)> label;  // of a guest, for the log
     // One of `guests` is gone or dying. May come again as long as it is one of them.
     absl::AnyInvocable<void(uint16_t)> ended;
   };

@@ -9,12 +9,15 @@
 #include "absl/strings/str_cat.h"
 #include "backend/runtime/rate_limited_log.h"
 #include "backend/session/map_bus.h"
+#include "xenstore/toolstack/domain_names.h"
 
 namespace vmsg::backend {
 namespace {
 
 // An orderly end waits this long for I/O in flight; then the kernel unmaps.
 constexpr absl::Duration kStopLimit = absl::Seconds(10);
+// How long the control thread waits for the trace's disk, at the start and at a reload.
+constexpr absl::Duration kTracePatience = absl::Seconds(1);
 
 }  // namespace
 
@@ -24,10 +27,12 @@ absl::StatusOr<std::unique_ptr<Supervisor>> Supervisor::Start(
   auto self = std::unique_ptr<Supervisor>(new Supervisor(loop, std::move(stopped)));
   self->max_window_pages_ = options.max_window_pages;
   BusServices& services = self->services_;
-  if (!options.trace_path.empty()) {
-    absl::StatusOr<std::shared_ptr<TraceFile>> trace = TraceFile::Create(options.trace_path);
-    if (!trace.ok()) return trace.status();
-    services.trace = *std::move(trace);
+  services.trace = std::make_shared<Trace>();
+  if (absl::Status traced = services.trace->Use(options.trace, kTracePatience); !traced.ok()) {
+    // A mistake is the administrator's to repair; a disk that is full or hangs is no reason to keep
+    // the guests' disks from them.
+    if (absl::IsInvalidArgument(traced)) return traced;
+    Log(LogLevel::kError, traced.message());
   }
   absl::StatusOr<std::unique_ptr<grants::GrantMapper>> mapper = platform.OpenGrantMapper();
   if (!mapper.ok()) return mapper.status();
@@ -70,17 +75,19 @@ absl::StatusOr<std::unique_ptr<Supervisor>> Supervisor::Start(
       xenstore::BusDiscovery::Start(self->store_.get(), self.get(), *domain);
   if (!discovery.ok()) return discovery.status();
   self->discovery_ = *std::move(discovery);
-  self->domain_check_ = std::make_unique<DomainCheck>(
-      DomainCheck::Parts{.loop = loop,
-                         .workers = self->workers_.get(),
-                         .domains = platform.OpenDomainList(),
-                         .interval = options.domain_check_interval,
-                         .guests = [raw = self.get()] { return raw->discovery_->Frontends(); },
-                         .ended =
-                             [raw = self.get()](uint16_t guest) {
-                               raw->discovery_->EndDomain(guest);
-                               raw->ProcessLater();
-                             }});
+  self->domain_check_ = std::make_unique<DomainCheck>(DomainCheck::Parts{
+      .loop = loop,
+      .workers = self->workers_.get(),
+      .domains = platform.OpenDomainList(),
+      .interval = options.domain_check_interval,
+      .guests = [raw = self.get()] { return raw->discovery_->Frontends(); },
+      .label =
+          [raw = self.get()](uint16_t guest) { return xenstore::GuestLabel(*raw->store_, guest); },
+      .ended =
+          [raw = self.get()](uint16_t guest) {
+            raw->discovery_->EndDomain(guest);
+            raw->ProcessLater();
+          }});
   absl::Status watch =
       loop->Watch(self->store_->fd(), EPOLLIN, [raw = self.get()](uint32_t) { raw->Process(); });
   if (!watch.ok()) return watch;
@@ -180,15 +187,17 @@ void Supervisor::OnDeviceVanished(const xenstore::BusAddress& bus, uint16_t numb
 
 void Supervisor::OnDeviceRefused(const xenstore::BusAddress& bus, const std::string& name,
                                  const absl::Status& reason) {
-  Log(LogLevel::kError, absl::StrCat("guest ", bus.frontend, " bus ", bus.id, " device entry ",
-                                     name, ": refused: ", reason.message()));
+  Log(LogLevel::kError, absl::StrCat(xenstore::GuestLabel(*store_, bus.frontend), " bus ", bus.id,
+                                     " device entry ", name, ": refused: ", reason.message()));
   (void)xenstore::ReportDevice(*store_, bus, name, reason);
 }
 
 void Supervisor::OnBusRefused(const std::string& path, const absl::Status& reason) {
-  Log(LogLevel::kError, absl::StrCat(path, ": refused: ", reason.message()));
   const absl::StatusOr<xenstore::BusAddress> bus =
       xenstore::ParseBackendPath(absl::StrCat("/local/domain/", self_, "/", path));
+  Log(LogLevel::kError,
+      absl::StrCat(bus.ok() ? xenstore::GuestLabel(*store_, bus->frontend) : "a guest", ": ", path,
+                   ": refused: ", reason.message()));
   if (!bus.ok()) return;
   // The guest and the administrator are told; the bus is looked at again when there is room.
   xenstore::ReportBackendError(*store_, *bus, reason).IgnoreError();
@@ -223,12 +232,7 @@ absl::Status Supervisor::Reconfigure(const ServiceOptions& options) {
   max_window_pages_ = options.max_window_pages;
   services_.offer.max_window_pages = options.max_window_pages;
   for (auto& thread : threads_) thread->SetMaxSpin(options.max_spin);
-  if (services_.trace != nullptr) return services_.trace->Reopen(options.trace_path);
-  if (options.trace_path.empty()) return absl::OkStatus();
-  absl::StatusOr<std::shared_ptr<TraceFile>> trace = TraceFile::Create(options.trace_path);
-  if (!trace.ok()) return trace.status();
-  services_.trace = *std::move(trace);
-  return absl::OkStatus();
+  return services_.trace->Use(options.trace, kTracePatience);
 }
 
 Supervisor::Summary Supervisor::Summarize() const {

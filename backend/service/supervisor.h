@@ -25,7 +25,7 @@ struct ServiceOptions {
   // the most that makes sense here.
   uint32_t max_window_pages = 65536;
   absl::Duration max_spin = absl::Microseconds(50);
-  std::string trace_path;  // empty: no trace
+  TraceSettings trace;
   // How often Xen is asked which guests live, besides when it says that one ended. Zero: never.
   absl::Duration domain_check_interval = absl::Seconds(30);
   ToolstackOptions toolstack;
@@ -54,8 +54,7 @@ class Supervisor : private xenstore::BusListener {
   void LogCounters();
 
   // Takes over what may change while guests are served; new connections get the new page limit. The
-  // first connection after a trace is switched on is the first that is traced, and one that was
-  // traced before is again. The error is the trace's: everything else is in force.
+  // error is the trace's: everything else is in force.
   absl::Status Reconfigure(const ServiceOptions& options);
 
   struct Summary {

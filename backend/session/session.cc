@@ -96,7 +96,7 @@ void Session::ForgetLeaving() {
 void Session::OnBusBroken(const absl::Status& why) { parts_.listener->OnSessionBroken(why); }
 
 void Session::OnProblem(int device, const absl::Status& what) {
-  if (!parts_.log->Admit(parts_.loop->Now())) return;
+  if (!parts_.log->Admit(LogLevel::kWarning, parts_.loop->Now())) return;
   parts_.log->Write(LogLevel::kWarning,
                     device < 0 ? std::string(what.message())
                                : absl::StrCat("device ", device, ": ", what.message()));

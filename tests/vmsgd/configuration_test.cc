@@ -20,6 +20,7 @@ using ::testing::ElementsAre;
 using ::testing::Field;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 using ::testing::Pointee;
 using ::testing::StartsWith;
 
@@ -71,7 +72,7 @@ TEST_F(ConfigurationTest, TheFileSetsOptionsByTheirLongNames) {
   EXPECT_EQ(arguments.service.max_window_pages, 1024u);
   EXPECT_EQ(arguments.service.io_threads, 3u);
   EXPECT_EQ(arguments.log_level, backend::LogLevel::kDebug);
-  EXPECT_EQ(arguments.service.trace_path, "/tmp/a = b");
+  EXPECT_EQ(arguments.service.trace.path, "/tmp/a = b");
   EXPECT_EQ(arguments.xen, "emulated:/x");
 }
 
@@ -132,6 +133,40 @@ TEST_F(ConfigurationTest, WhatIsNoConfigurationFileIsNotRead) {
   ASSERT_EQ(mkfifo(fifo.c_str(), 0600), 0);
   EXPECT_THAT(std::string(Configure(*Parse({"--config=" + fifo})).status().message()),
               AllOf(HasSubstr(fifo), HasSubstr("regular")));
+}
+
+TEST_F(ConfigurationTest, TheNearestNameIsSuggested) {
+  EXPECT_THAT(Refusal("loglevel = info\n"), HasSubstr("; did you mean log-level?"));
+  EXPECT_THAT(Refusal("trace_size = 5\n"), HasSubstr("; did you mean trace-size?"));
+  EXPECT_THAT(Refusal("nothing-like-it = 1\n"), Not(HasSubstr("did you mean")));
+  EXPECT_THAT(std::string(Parse({"--sipn-us=1"}).status().message()),
+              HasSubstr("--sipn-us=1: no such option; did you mean spin-us?"));
+  EXPECT_THAT(std::string(Parse({"--check-confg"}).status().message()),
+              HasSubstr("did you mean check-config?"));
+  EXPECT_THAT(std::string(Parse({"--spin-us"}).status().message()), HasSubstr("needs a value"));
+}
+
+TEST_F(ConfigurationTest, CheckingTakesTheFileOrTheOneThatIsNamed) {
+  auto line = Parse({"--check-config"});
+  ASSERT_TRUE(line.ok()) << line.status();
+  EXPECT_TRUE(line->check);
+  EXPECT_EQ(line->config_file, kDefaultConfigFile);
+  line = Parse({"--check-config=" + directory_ + "/none"});
+  ASSERT_TRUE(line.ok()) << line.status();
+  EXPECT_TRUE(line->check);
+  EXPECT_TRUE(absl::IsNotFound(Configure(*line).status()));
+}
+
+TEST_F(ConfigurationTest, WhatLiesAtATracesPlaceIsAMistakeToo) {
+  auto result = Configured("trace = " + directory_ + "/trace\ntrace-size = 3\n");
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->arguments.service.trace.max_bytes, uint64_t{3} << 20);
+  EXPECT_TRUE(CheckPlaces(result->arguments).ok());
+  EXPECT_TRUE(CheckPlaces(Arguments()).ok());
+  ASSERT_EQ(mkfifo((directory_ + "/trace").c_str(), 0600), 0);
+  EXPECT_TRUE(absl::IsInvalidArgument(CheckPlaces(result->arguments)));
+  EXPECT_THAT(Refusal("trace-size = 0\n"), HasSubstr("1 to 1048576"));
+  EXPECT_THAT(Refusal("xen = zen\n"), HasSubstr("native or emulated:DIR"));
 }
 
 TEST_F(ConfigurationTest, TheCommandLineIsStrict) {

@@ -10,6 +10,7 @@
 #include "text/foreign_text.h"
 #include "tools/vmsgctl/commands.h"
 #include "tools/vmsgctl/inventory.h"
+#include "xenstore/toolstack/domain_names.h"
 
 namespace vmsg::ctl {
 namespace {
@@ -72,7 +73,7 @@ std::vector<Row> ConfigRows(const std::vector<ConfigFacts>& configs) {
 }
 
 // The first row is the heading.
-void PrintTable(std::vector<Row> rows, std::ostream& out) {
+void AppendTable(std::vector<Row> rows, std::string& out) {
   std::vector<size_t> widths(rows[0].size());
   for (Row& row : rows) {
     for (size_t i = 0; i < row.size(); ++i) {
@@ -82,25 +83,26 @@ void PrintTable(std::vector<Row> rows, std::ostream& out) {
   }
   for (const Row& row : rows) {
     for (size_t i = 0; i + 1 < row.size(); ++i) {
-      out << row[i] << std::string(widths[i] - ShownCharacters(row[i]) + 2, ' ');
+      out.append(row[i]).append(widths[i] - ShownCharacters(row[i]) + 2, ' ');
     }
-    out << row.back() << "\n";
+    out.append(row.back()).append("\n");
   }
 }
 
-void PrintTables(const std::vector<BusFacts>& buses, const std::vector<ConfigFacts>& configs,
-                 std::ostream& out) {
+std::string Tables(const std::vector<BusFacts>& buses, const std::vector<ConfigFacts>& configs) {
+  std::string out;
   std::vector<Row> rows = {
       {"DOMAIN", "BUS", "STATE (FRONT / BACK)", "DEV", "TYPE", "STATUS", "PARAMETERS"}};
   const std::vector<Row> body = TableRows(buses);
   rows.insert(rows.end(), body.begin(), body.end());
-  PrintTable(std::move(rows), out);
-  if (configs.empty()) return;
+  AppendTable(std::move(rows), out);
+  if (configs.empty()) return out;
   rows = {{"DOMAIN", "CONFIG", "STATUS"}};
   const std::vector<Row> of_configs = ConfigRows(configs);
   rows.insert(rows.end(), of_configs.begin(), of_configs.end());
-  out << "\n";
-  PrintTable(std::move(rows), out);
+  out.append("\n");
+  AppendTable(std::move(rows), out);
+  return out;
 }
 
 void AddConfig(nlohmann::ordered_json& item, const xenstore::ConfigMark& mark) {
@@ -145,9 +147,25 @@ nlohmann::ordered_json Json(const BusFacts& bus) {
   return item;
 }
 
+// The one that the command line names; one that is gone may have left something. nullopt: all.
+absl::StatusOr<std::optional<uint16_t>> ChosenDomain(const Arguments& arguments,
+                                                     xenstore::Store& store) {
+  if (!arguments.domain.has_value()) return std::optional<uint16_t>();
+  absl::StatusOr<uint16_t> domain =
+      xenstore::FindDomain(store, *arguments.domain, /*may_be_gone=*/true);
+  if (!domain.ok()) return domain.status();
+  return std::optional<uint16_t>(*domain);
+}
+
 }  // namespace
 
 int List(const Arguments& arguments, xenstore::Store& store, Console console) {
+  absl::StatusOr<std::optional<uint16_t>> chosen = ChosenDomain(arguments, store);
+  if (!chosen.ok()) {
+    console.Complain(chosen.status().message());
+    return kExitRefused;
+  }
+  const auto wanted = [&](uint16_t domain) { return !chosen->has_value() || **chosen == domain; };
   std::vector<BusFacts> buses;
   absl::StatusOr<std::vector<xenstore::BusAddress>> addresses = FindBuses(store);
   if (!addresses.ok()) {
@@ -155,6 +173,7 @@ int List(const Arguments& arguments, xenstore::Store& store, Console console) {
     return kExitRefused;
   }
   for (const xenstore::BusAddress& address : *addresses) {
+    if (!wanted(address.frontend)) continue;
     absl::StatusOr<BusFacts> bus = ReadBus(store, address);
     if (!bus.ok()) {
       console.Complain(bus.status().message());
@@ -169,8 +188,11 @@ int List(const Arguments& arguments, xenstore::Store& store, Console console) {
     console.Complain(configs.status().message());
     return kExitRefused;
   }
+  configs->erase(std::remove_if(configs->begin(), configs->end(),
+                                [&](const ConfigFacts& facts) { return !wanted(facts.domain); }),
+                 configs->end());
   if (!arguments.json) {
-    PrintTables(buses, *configs, console.out);
+    console.Print(Tables(buses, *configs));
     return kExitDone;
   }
   nlohmann::ordered_json all = nlohmann::ordered_json::array();
@@ -187,9 +209,9 @@ int List(const Arguments& arguments, xenstore::Store& store, Console console) {
     if (!shown) all.push_back(Json(facts));
   }
   // Values are bytes and may be no UTF-8; in ASCII there is nothing that a terminal would obey.
-  console.out << all.dump(2, ' ', /*ensure_ascii=*/true,
-                          nlohmann::ordered_json::error_handler_t::replace)
-              << "\n";
+  console.Print(absl::StrCat(
+      all.dump(2, ' ', /*ensure_ascii=*/true, nlohmann::ordered_json::error_handler_t::replace),
+      "\n"));
   return kExitDone;
 }
 

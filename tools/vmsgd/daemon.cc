@@ -15,6 +15,7 @@
 #include "backend/runtime/rate_limited_log.h"
 #include "backend/sandbox/sandbox.h"
 #include "backend/server-lock/server_lock.h"
+#include "tools/program/program.h"
 
 namespace vmsg {
 namespace {
@@ -146,8 +147,9 @@ absl::Status Daemon::Run() {
         loop_.get(), limit, [this] { return supervisor_->HangingThreads(); },
         [this] { notifier_.Alive(); });
   }
-  Log(LogLevel::kInfo, absl::StrCat("vmsgd: serving on ", platform_->name(), " with ",
-                                    configuration_.arguments.service.io_threads, " I/O threads"));
+  Log(LogLevel::kInfo,
+      absl::StrCat("vmsgd ", Version(), ": serving on ", platform_->name(), " with ",
+                   configuration_.arguments.service.io_threads, " I/O threads"));
   TellReady();
   loop_->Run();
   return result_;

@@ -11,6 +11,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "backend/runtime/rate_limited_log.h"
+#include "text/foreign_text.h"
 #include "tools/program/program.h"
 #include "tools/vmsgd/configuration/arguments.h"
 #include "tools/vmsgd/daemon.h"
@@ -19,14 +20,25 @@ namespace vmsg {
 namespace {
 
 constexpr int kExitFailure = 1;
-constexpr int kExitUsage = 2;
+constexpr int kExitUsage = 2;  // vmsgd.service does not try again
 // Another vmsgd serves this Xen, or the kernel still works for one that ended: later it may go
 // (EX_TEMPFAIL).
 constexpr int kExitServed = 75;
 
 int FailUsage(const absl::Status& status) {
-  fprintf(stderr, "vmsgd: %s\nTry vmsgd --help.\n", std::string(status.message()).c_str());
+  fprintf(stderr, "vmsgd: %s\nTry vmsgd --help.\n", CleanText(status.message()).c_str());
   return kExitUsage;
+}
+
+// What a start would find wrong before it serves anybody.
+int Check(const CommandLine& command_line, const Configuration& configuration) {
+  if (absl::Status places = CheckPlaces(configuration.arguments); !places.ok()) {
+    return FailUsage(places);
+  }
+  printf("vmsgd: %s: no mistakes\n", command_line.config_file.empty()
+                                         ? "the options"
+                                         : CleanText(command_line.config_file).c_str());
+  return 0;
 }
 
 int Fail(const absl::Status& status) {
@@ -56,10 +68,15 @@ int Main(int argc, char** argv) {
   }
   absl::StatusOr<Configuration> configuration = Configure(*command_line);
   if (!configuration.ok()) return FailUsage(configuration.status());
+  if (command_line->check) return Check(*command_line, *configuration);
   absl::StatusOr<std::unique_ptr<Daemon>> daemon = Daemon::Start(*command_line, *configuration);
   if (!daemon.ok()) {
+    // What will be no better the next time is told apart from what may be.
+    const bool mistake = absl::IsInvalidArgument(daemon.status()) &&
+                         absl::IsInvalidArgument(CheckPlaces(configuration->arguments));
     const int failed = Fail(daemon.status());
-    return absl::IsAlreadyExists(daemon.status()) ? kExitServed : failed;
+    if (absl::IsAlreadyExists(daemon.status())) return kExitServed;
+    return mistake ? kExitUsage : failed;
   }
   if (absl::Status result = (*daemon)->Run(); !result.ok()) {
     // Something hangs in the kernel or xenstore is gone: joining threads could wait for ever. The

@@ -8,16 +8,21 @@ extern "C" {
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
 #include "text/foreign_text.h"
+#include "text/nearest_name.h"
 
 namespace vmsg::xenstore {
 namespace {
@@ -25,8 +30,9 @@ namespace {
 constexpr char kEntriesKey[] = "virtio_msg";
 constexpr char kBackendKey[] = "virtio_msg_backend";
 constexpr char kNameKey[] = "name";
-// xl's parser takes the whole file at once. No domain config comes near.
-constexpr off_t kMaxFileBytes = 1 << 20;
+// More than that in a key's name, and something else is meant.
+constexpr size_t kMostMistakes = 2;
+constexpr size_t kMostWarnings = 8;
 
 // One file in the parser's hands, with what it has to say about it.
 class ParsedFile {
@@ -100,6 +106,62 @@ class ParsedFile {
   XLU_Config* config_ = nullptr;
 };
 
+absl::Status TooLarge(const std::string& path, uint64_t bytes) {
+  return absl::InvalidArgumentError(absl::StrCat(path, ": ", bytes,
+                                                 " bytes, more than the limit of ", kMaxConfigBytes,
+                                                 " for a domain config"));
+}
+
+// xl's parser asserts at a NUL, and takes the square of a run of them.
+absl::Status CheckText(const std::string& path, absl::string_view content) {
+  if (content.size() > kMaxConfigBytes) return TooLarge(path, content.size());
+  size_t line = 1;
+  for (const char c : content) {
+    if (c == '\n') ++line;
+    if (c == '\n' || c == '\t' || c == '\r' ||
+        !absl::ascii_iscntrl(static_cast<unsigned char>(c))) {
+      continue;
+    }
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ":", line, ": not a domain config: it has the control character ",
+                     Quoted(absl::string_view(&c, 1))));
+  }
+  return absl::OkStatus();
+}
+
+// Calls `visit` with each line's number and the name at its beginning that something is assigned
+// to.
+void ForEachKey(absl::string_view content,
+                absl::FunctionRef<void(size_t line, absl::string_view key)> visit) {
+  size_t number = 0;
+  for (absl::string_view line : absl::StrSplit(content, '\n')) {
+    ++number;
+    const size_t equals = line.find('=');
+    if (equals == absl::string_view::npos) continue;
+    const absl::string_view key = absl::StripAsciiWhitespace(line.substr(0, equals));
+    const bool name = !key.empty() && std::all_of(key.begin(), key.end(), [](char c) {
+      return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '-';
+    });
+    if (name) visit(number, key);
+  }
+}
+
+std::optional<std::string> KeyMeantBy(absl::string_view key) {
+  if (key == kEntriesKey || key == kBackendKey) return std::nullopt;
+  return NearestName(key, {kEntriesKey, kBackendKey}, kMostMistakes);
+}
+
+std::vector<std::string> MistypedKeys(const std::string& path, absl::string_view content) {
+  std::vector<std::string> warnings;
+  ForEachKey(content, [&](size_t line, absl::string_view key) {
+    const std::optional<std::string> meant = KeyMeantBy(key);
+    if (!meant.has_value() || warnings.size() >= kMostWarnings) return;
+    warnings.push_back(absl::StrCat(path, ":", line, ": ", key,
+                                    " means nothing to anybody; did you mean ", *meant, "?"));
+  });
+  return warnings;
+}
+
 absl::Status ReadEntries(ParsedFile& file, const std::string& path, XlConfig& config) {
   if (absl::Status status = file.ReadString(kBackendKey, config.backend); !status.ok()) {
     return status;
@@ -131,10 +193,8 @@ absl::StatusOr<std::string> ReadConfigFile(const std::string& path) {
   absl::Status status;
   if (fstat(fd, &file) < 0 || !S_ISREG(file.st_mode)) {
     status = absl::InvalidArgumentError(absl::StrCat(path, ": not a regular file"));
-  } else if (file.st_size > kMaxFileBytes) {
-    status = absl::InvalidArgumentError(absl::StrCat(path, ": ", file.st_size,
-                                                     " bytes, more than the limit of ",
-                                                     kMaxFileBytes, " for a domain config"));
+  } else if (file.st_size > static_cast<off_t>(kMaxConfigBytes)) {
+    status = TooLarge(path, static_cast<uint64_t>(file.st_size));
   } else {
     // One that grows or shrinks meanwhile is read as far as it was and is there.
     content.resize(static_cast<size_t>(file.st_size));
@@ -156,12 +216,27 @@ absl::StatusOr<std::string> ReadConfigFile(const std::string& path) {
   return content;
 }
 
+bool MaySpeakOfVirtioMsg(absl::string_view content) {
+  bool found = absl::StrContains(content, kEntriesKey);
+  if (!found) {
+    ForEachKey(content, [&found](size_t, absl::string_view key) {
+      found = found || KeyMeantBy(key).has_value();
+    });
+  }
+  return found;
+}
+
 absl::StatusOr<XlConfig> ParseXlConfig(const std::string& path, const std::string& content) {
+  if (absl::Status text = CheckText(path, content); !text.ok()) return text;
+  // A comment that no line end follows takes xl's parser the square of its length.
+  const bool ended = absl::EndsWith(content, "\n");
   ParsedFile file;
-  if (absl::Status status = file.Open(path, content); !status.ok()) return status;
+  if (absl::Status status = file.Open(path, ended ? content : content + "\n"); !status.ok())
+    return status;
   XlConfig config;
   if (absl::Status status = file.ReadString(kNameKey, config.name); !status.ok()) return status;
   config.problem = ReadEntries(file, path, config);
+  config.warnings = MistypedKeys(path, content);
   return config;
 }
 

@@ -18,23 +18,23 @@ TEST(RateLimitedLog, LetsABurstPassThenOneEachInterval) {
   RateLimitedLog log("g1: ", 3, absl::Seconds(10));
   absl::Time now = absl::UnixEpoch();
   int passed = 0;
-  for (int i = 0; i < 1000; ++i) passed += log.Admit(now);
+  for (int i = 0; i < 1000; ++i) passed += log.Admit(LogLevel::kError, now);
   EXPECT_EQ(passed, 3);
   EXPECT_EQ(log.suppressed(), 997u);
   now += absl::Seconds(9);
-  EXPECT_FALSE(log.Admit(now));
+  EXPECT_FALSE(log.Admit(LogLevel::kError, now));
   now += absl::Seconds(1);
-  EXPECT_TRUE(log.Admit(now));
-  EXPECT_FALSE(log.Admit(now));
+  EXPECT_TRUE(log.Admit(LogLevel::kError, now));
+  EXPECT_FALSE(log.Admit(LogLevel::kError, now));
 }
 
 TEST(RateLimitedLog, SavesUpNoMoreThanABurst) {
   RateLimitedLog log("g1: ", 3, absl::Seconds(1));
   absl::Time now = absl::UnixEpoch();
-  EXPECT_TRUE(log.Admit(now));
+  EXPECT_TRUE(log.Admit(LogLevel::kError, now));
   now += absl::Hours(1);
   int passed = 0;
-  for (int i = 0; i < 1000; ++i) passed += log.Admit(now);
+  for (int i = 0; i < 1000; ++i) passed += log.Admit(LogLevel::kError, now);
   EXPECT_EQ(passed, 3);
 }
 
@@ -43,11 +43,28 @@ TEST(RateLimitedLog, SaysHowManyItSwallowed) {
   CaptureStderr();
   absl::Time now = absl::UnixEpoch();
   for (int i = 0; i < 5; ++i) {
-    if (log.Admit(now)) log.Write(LogLevel::kError, "first");
+    if (log.Admit(LogLevel::kError, now)) log.Write(LogLevel::kError, "first");
   }
   now += absl::Seconds(1);
-  if (log.Admit(now)) log.Write(LogLevel::kError, "second");
+  if (log.Admit(LogLevel::kError, now)) log.Write(LogLevel::kError, "second");
   EXPECT_EQ(GetCapturedStderr(), "g1: first\ng1: second (and 4 lines not shown before it)\n");
+}
+
+TEST(RateLimitedLog, LinesThatNobodySeesTakeNothingFromTheOthers) {
+  RateLimitedLog log("g1: ", 1, absl::Seconds(1));
+  const absl::Time now = absl::UnixEpoch();
+  CaptureStderr();
+  for (int i = 0; i < 1000; ++i) log.Line(now, LogLevel::kDebug, "not logged");
+  log.Line(now, LogLevel::kError, "seen");
+  SetLogLevel(LogLevel::kDebug);
+  for (int i = 0; i < 1000; ++i) log.Line(now, LogLevel::kDebug, "d");
+  log.Line(now + absl::Seconds(1), LogLevel::kError, "seen, too");
+  SetLogLevel(LogLevel::kInfo);
+  const std::string text = GetCapturedStderr();
+  EXPECT_THAT(text, ::testing::StartsWith("g1: seen\ng1: d\n"));
+  EXPECT_THAT(text, ::testing::EndsWith("g1: d\ng1: seen, too\n"));
+  // Bounded at debug level, too.
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 2 + RateLimitedLog::kDebugBurst);
 }
 
 TEST(Log, GuestsBytesCannotForgeALine) {

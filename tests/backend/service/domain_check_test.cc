@@ -9,6 +9,7 @@
 #include <optional>
 #include <thread>
 
+#include "absl/strings/str_cat.h"
 #include "tests/backend/service/service_rig.h"
 #include "tests/backend/simulated_loop.h"
 
@@ -91,13 +92,14 @@ class DomainCheckTest : public ::testing::Test {
   void SetUp() override {
     backend::SetLogging(backend::LogLevel::kError, backend::LogStyle::kPlain);
     workers_.emplace();
-    check_ = std::make_unique<backend::DomainCheck>(
-        backend::DomainCheck::Parts{.loop = &loop_,
-                                    .workers = &*workers_,
-                                    .domains = std::make_unique<FakeDomains>(&answer_, &asked_),
-                                    .interval = absl::Seconds(30),
-                                    .guests = [this] { return guests_; },
-                                    .ended = [this](uint16_t guest) { ended_.push_back(guest); }});
+    check_ = std::make_unique<backend::DomainCheck>(backend::DomainCheck::Parts{
+        .loop = &loop_,
+        .workers = &*workers_,
+        .domains = std::make_unique<FakeDomains>(&answer_, &asked_),
+        .interval = absl::Seconds(30),
+        .guests = [this] { return guests_; },
+        .label = [](uint16_t guest) { return absl::StrCat("guest ", guest); },
+        .ended = [this](uint16_t guest) { ended_.push_back(guest); }});
   }
   void TearDown() override { check_.reset(); }
   // Runs what the check has begun to its end.

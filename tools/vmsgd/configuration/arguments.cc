@@ -7,6 +7,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "backend/service/trace/capture_file.h"
+#include "text/nearest_name.h"
 
 namespace vmsg {
 namespace {
@@ -14,6 +17,7 @@ namespace {
 enum Option : int {
   kConfig = 256,
   kHelp,
+  kCheck,
   kFromTable,  // and one more for each row
 };
 
@@ -23,6 +27,17 @@ std::vector<std::string> ValuesOf(const Settings& settings, absl::string_view na
     if (setting.name == name) values.push_back(setting.value);
   }
   return values;
+}
+
+absl::Status WrongOption(absl::string_view word) {
+  absl::string_view name = word.substr(0, word.find('='));
+  absl::ConsumePrefix(&name, "--");
+  std::vector<std::string> names = OptionNames(/*in_file=*/false);
+  names.insert(names.end(), {"config", "check-config", "help", "version"});
+  const bool known = std::find(names.begin(), names.end(), name) != names.end();
+  return absl::InvalidArgumentError(
+      absl::StrCat(word, known ? ": needs a value, or takes none" : ": no such option",
+                   known ? "" : DidYouMean(name, names)));
 }
 
 }  // namespace
@@ -52,10 +67,15 @@ const char* HelpText() {
          "  --claim-standalone-disks=0|1   serve xl's disks with backendtype=standalone,\n"
          "                         specification=virtio; default 0: ioreq backends use them, too\n"
          "  --trace=FILE           write every message to FILE, for vmsg-decode\n"
+         "  --trace-size=N         MiB that FILE may have; then it is renamed FILE.1 and begun\n"
+         "                         anew; default 256\n"
          "  --log-level=error|warning|info|debug   default info\n"
          "  --sandbox=on|off       give up privileges and system calls after the start; default "
          "on\n"
          "  --ready-fd=FD          write \"ready\" to FD, not to standard output\n"
+         "  --check-config[=FILE]  only say what is wrong with the configuration; status 0: "
+         "nothing,\n"
+         "                         2: something\n"
          "  --help, --version      this text, the program's version\n"
          "\n"
          "Prints \"ready\" when it serves. SIGTERM and SIGINT: closes all buses and ends. SIGHUP:\n"
@@ -66,7 +86,8 @@ const char* HelpText() {
 absl::StatusOr<CommandLine> ParseCommandLine(int argc, char** argv) {
   const std::vector<OptionRow>& table = OptionTable();
   std::vector<option> options = {{"config", required_argument, nullptr, kConfig},
-                                 {"help", no_argument, nullptr, kHelp}};
+                                 {"help", no_argument, nullptr, kHelp},
+                                 {"check-config", optional_argument, nullptr, kCheck}};
   for (size_t i = 0; i < table.size(); ++i) {
     options.push_back(
         {table[i].name, required_argument, nullptr, kFromTable + static_cast<int>(i)});
@@ -86,9 +107,14 @@ absl::StatusOr<CommandLine> ParseCommandLine(int argc, char** argv) {
       case kHelp:
         command_line.help = true;
         break;
+      case kCheck:
+        command_line.check = true;
+        if (optarg == nullptr) break;
+        command_line.config_file = optarg;
+        command_line.config_required = true;
+        break;
       case '?':
-        return absl::InvalidArgumentError(
-            absl::StrCat(argv[optind - 1], ": no such option, or its value is missing"));
+        return WrongOption(argv[optind - 1]);
       default: {
         const char* const name = table[static_cast<size_t>(found - kFromTable)].name;
         command_line.settings.push_back({name, optarg, absl::StrCat("--", name, "=", optarg)});
@@ -122,6 +148,11 @@ absl::StatusOr<Configuration> Configure(const CommandLine& command_line) {
   if (!arguments.ok()) return arguments.status();
   configuration.arguments = *std::move(arguments);
   return configuration;
+}
+
+absl::Status CheckPlaces(const Arguments& arguments) {
+  const std::string& trace = arguments.service.trace.path;
+  return trace.empty() ? absl::OkStatus() : backend::CheckTracePath(trace);
 }
 
 std::vector<const OptionRow*> Changes(const Settings& before, const Settings& after) {

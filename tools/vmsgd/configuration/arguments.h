@@ -16,6 +16,7 @@ struct CommandLine {
   std::string config_file = kDefaultConfigFile;
   bool config_required = false;  // it was named, so it has to be there
   bool help = false;
+  bool check = false;  // only look at what is configured
 };
 
 // InvalidArgument names the option and what it takes.
@@ -29,6 +30,10 @@ struct Configuration {
 };
 // Reads the file. The error names the place.
 absl::StatusOr<Configuration> Configure(const CommandLine& command_line);
+
+// What a start would refuse although each value by itself is one: InvalidArgument, and nothing is
+// changed. May wait for a disk.
+absl::Status CheckPlaces(const Arguments& arguments);
 
 // The names of options whose values differ between the two, in the table's order.
 std::vector<const OptionRow*> Changes(const Settings& before, const Settings& after);

@@ -14,17 +14,10 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "backend/devices/unique_fd.h"
+#include "text/nearest_name.h"
 
 namespace vmsg {
 namespace {
-
-std::string NamesAllowed() {
-  std::vector<std::string> names;
-  for (const OptionRow& row : OptionTable()) {
-    if (row.in_file) names.push_back(row.name);
-  }
-  return absl::StrJoin(names, ", ");
-}
 
 bool Printable(absl::string_view text) {
   return std::all_of(text.begin(), text.end(), [](char c) {
@@ -55,8 +48,10 @@ absl::StatusOr<Settings> ParseConfig(absl::string_view path, absl::string_view t
     const std::string value(absl::StripAsciiWhitespace(content.substr(equals + 1)));
     const OptionRow* row = FindOption(name);
     if (row == nullptr || !row->in_file) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          place, "'", name, "' is no option of this file; there are ", NamesAllowed()));
+      const std::vector<std::string> names = OptionNames(/*in_file=*/true);
+      return absl::InvalidArgumentError(
+          absl::StrCat(place, "'", name, "' is no option of this file; there are ",
+                       absl::StrJoin(names, ", "), DidYouMean(name, names)));
     }
     settings.push_back({name, value, absl::StrCat(place, name, " = ", value)});
   }

@@ -9,6 +9,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "absl/time/time.h"
 
 namespace vmsg {
@@ -23,7 +24,13 @@ absl::StatusOr<uint32_t> Number(const std::string& text, uint32_t least, uint32_
 }
 
 absl::Status SetXen(const std::string& value, Arguments& arguments) {
-  arguments.xen = value;  // checked by OpenPlatform
+  // Whether there is one is asked by OpenPlatform.
+  absl::string_view directory = value;
+  const bool emulated = absl::ConsumePrefix(&directory, "emulated:") && !directory.empty();
+  if (!value.empty() && value != "native" && !emulated) {
+    return absl::InvalidArgumentError("native or emulated:DIR");
+  }
+  arguments.xen = value;
   return absl::OkStatus();
 }
 
@@ -80,8 +87,15 @@ absl::Status SetBounce(const std::string& value, Arguments& arguments) {
 }
 
 absl::Status SetTrace(const std::string& value, Arguments& arguments) {
-  arguments.service.trace_path = value;
+  // What lies there is looked at when it is begun, and by CheckPlaces.
+  arguments.service.trace.path = value;
   return absl::OkStatus();
+}
+
+absl::Status SetTraceSize(const std::string& value, Arguments& arguments) {
+  absl::StatusOr<uint32_t> number = Number(value, 1, 1u << 20);
+  if (number.ok()) arguments.service.trace.max_bytes = uint64_t{*number} << 20;
+  return number.status();
 }
 
 absl::Status SetLogLevel(const std::string& value, Arguments& arguments) {
@@ -123,11 +137,20 @@ const std::vector<OptionRow>& OptionTable() {
       {"config-dir", true, WhenChanged::kAtRestart, SetConfigDir},
       {"claim-standalone-disks", true, WhenChanged::kAtRestart, SetClaimStandaloneDisks},
       {"trace", true, WhenChanged::kAtReload, SetTrace},
+      {"trace-size", true, WhenChanged::kAtReload, SetTraceSize},
       {"log-level", true, WhenChanged::kAtReload, SetLogLevel},
       {"sandbox", true, WhenChanged::kAtRestart, SetSandbox},
       {"ready-fd", false, WhenChanged::kAtRestart, SetReadyFd},
   };
   return *table;
+}
+
+std::vector<std::string> OptionNames(bool in_file) {
+  std::vector<std::string> names;
+  for (const OptionRow& row : OptionTable()) {
+    if (row.in_file || !in_file) names.push_back(row.name);
+  }
+  return names;
 }
 
 const OptionRow* FindOption(absl::string_view name) {

@@ -41,6 +41,8 @@ struct OptionRow {
 };
 
 const std::vector<OptionRow>& OptionTable();
+// Those that the file may set, or all.
+std::vector<std::string> OptionNames(bool in_file);
 // Null: there is no such option.
 const OptionRow* FindOption(absl::string_view name);
 
