@@ -39,7 +39,7 @@ class VmsgctlRig : public testing::Test {
     const Console console{out_, err_};
     switch (arguments->command) {
       case Command::kList:
-        return List(*arguments, *store_, console);
+        return List(*arguments, *store_, console, liveness_);
       case Command::kAttach:
         return Attach(*arguments, *store_, console, check_);
       default:
@@ -57,6 +57,7 @@ class VmsgctlRig : public testing::Test {
   std::unique_ptr<ModelService> service_;
   std::ostringstream out_, err_;
   Check check_ = nullptr;
+  Liveness liveness_{Liveness::Answer::kLives, ""};
 };
 
 inline constexpr char kBusPath[] = "/local/domain/0/backend/virtio-msg/5/0";

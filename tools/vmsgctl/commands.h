@@ -29,7 +29,14 @@ class Console {
   std::ostream& err_;
 };
 
-int List(const Arguments& arguments, xenstore::Store& store, Console console);
+// Whether a vmsgd lives whose states the store of this domain has.
+struct Liveness {
+  enum class Answer { kLives, kEnding, kNone, kCannotTell };
+  Answer answer = Answer::kCannotTell;
+  std::string why;  // with kEnding and kCannotTell
+};
+int List(const Arguments& arguments, xenstore::Store& store, Console console,
+         const Liveness& liveness);
 
 // What is wrong with entries that can be seen before the first is attached; null: nothing is looked
 // at.

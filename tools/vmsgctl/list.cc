@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "absl/container/btree_set.h"
 #include "absl/status/status.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -37,7 +38,56 @@ std::string DomainWords(const std::string& name, uint16_t domain) {
   return name.empty() ? absl::StrCat(domain) : absl::StrCat(name, " (", domain, ")");
 }
 
-std::vector<Row> TableRows(const std::vector<BusFacts>& buses) {
+// Of the vmsgd that a bus belongs to.
+class Servers {
+ public:
+  Servers(const Liveness& liveness, uint16_t self) : liveness_(liveness), self_(self) {}
+
+  bool Lives(const BusFacts& bus) const {
+    return Of(bus) == Liveness::Answer::kLives || Of(bus) == Liveness::Answer::kCannotTell;
+  }
+  // For programs.
+  const char* Word(const BusFacts& bus) const {
+    switch (Of(bus)) {
+      case Liveness::Answer::kLives:
+        return "running";
+      case Liveness::Answer::kEnding:
+        return "ending";
+      case Liveness::Answer::kNone:
+        return "not running";
+      case Liveness::Answer::kCannotTell:
+        break;
+    }
+    return "unknown";
+  }
+  // What a reader of the states should know.
+  void Warn(const std::vector<BusFacts>& buses, const Console& console) const {
+    absl::btree_set<uint16_t> backends;
+    for (const BusFacts& bus : buses) backends.insert(bus.address.backend);
+    for (const uint16_t backend : backends) {
+      if (backend != self_) {
+        console.Complain(absl::StrCat("whether vmsgd runs in domain ", backend,
+                                      " cannot be asked from here; its states may be old"));
+      } else if (liveness_.answer == Liveness::Answer::kNone) {
+        console.Complain("no vmsgd is running: the states are what the last one left");
+      } else if (liveness_.answer == Liveness::Answer::kEnding) {
+        console.Complain(liveness_.why);
+      } else if (liveness_.answer == Liveness::Answer::kCannotTell) {
+        console.Complain(
+            absl::StrCat("whether a vmsgd is running cannot be told: ", liveness_.why));
+      }
+    }
+  }
+
+ private:
+  Liveness::Answer Of(const BusFacts& bus) const {
+    return bus.address.backend == self_ ? liveness_.answer : Liveness::Answer::kCannotTell;
+  }
+  const Liveness& liveness_;
+  const uint16_t self_;
+};
+
+std::vector<Row> TableRows(const std::vector<BusFacts>& buses, const Servers& servers) {
   std::vector<Row> rows;
   for (const BusFacts& bus : buses) {
     const xenstore::BusAddress& address = bus.address;
@@ -53,7 +103,7 @@ std::vector<Row> TableRows(const std::vector<BusFacts>& buses) {
     }
     for (const DeviceFacts& device : bus.devices) {
       rows.push_back({domain, id, state, absl::StrCat(device.number), device.type,
-                      StatusWords(device),
+                      absl::StrCat(StatusWords(device), servers.Lives(bus) ? "" : " (no vmsgd)"),
                       absl::StrJoin(device.parameters, ",", absl::PairFormatter("="))});
     }
   }
@@ -89,11 +139,12 @@ void AppendTable(std::vector<Row> rows, std::string& out) {
   }
 }
 
-std::string Tables(const std::vector<BusFacts>& buses, const std::vector<ConfigFacts>& configs) {
+std::string Tables(const std::vector<BusFacts>& buses, const std::vector<ConfigFacts>& configs,
+                   const Servers& servers) {
   std::string out;
   std::vector<Row> rows = {
       {"DOMAIN", "BUS", "STATE (FRONT / BACK)", "DEV", "TYPE", "STATUS", "PARAMETERS"}};
-  const std::vector<Row> body = TableRows(buses);
+  const std::vector<Row> body = TableRows(buses, servers);
   rows.insert(rows.end(), body.begin(), body.end());
   AppendTable(std::move(rows), out);
   if (configs.empty()) return out;
@@ -118,7 +169,7 @@ nlohmann::ordered_json Json(const ConfigFacts& facts) {
   return item;
 }
 
-nlohmann::ordered_json Json(const BusFacts& bus) {
+nlohmann::ordered_json Json(const BusFacts& bus, const Servers& servers) {
   nlohmann::ordered_json devices = nlohmann::ordered_json::array();
   for (const DeviceFacts& device : bus.devices) {
     nlohmann::ordered_json parameters = nlohmann::ordered_json::object();
@@ -141,7 +192,8 @@ nlohmann::ordered_json Json(const BusFacts& bus) {
                                  {"bus", bus.address.id},
                                  {"frontend_state", StateWord(bus.frontend)},
                                  {"backend_state", StateWord(bus.backend)},
-                                 {"online", bus.online}};
+                                 {"online", bus.online},
+                                 {"vmsgd", servers.Word(bus)}};
   if (!bus.error.empty()) item["error"] = bus.error;
   item["devices"] = std::move(devices);
   return item;
@@ -159,7 +211,8 @@ absl::StatusOr<std::optional<uint16_t>> ChosenDomain(const Arguments& arguments,
 
 }  // namespace
 
-int List(const Arguments& arguments, xenstore::Store& store, Console console) {
+int List(const Arguments& arguments, xenstore::Store& store, Console console,
+         const Liveness& liveness) {
   absl::StatusOr<std::optional<uint16_t>> chosen = ChosenDomain(arguments, store);
   if (!chosen.ok()) {
     console.Complain(chosen.status().message());
@@ -191,13 +244,20 @@ int List(const Arguments& arguments, xenstore::Store& store, Console console) {
   configs->erase(std::remove_if(configs->begin(), configs->end(),
                                 [&](const ConfigFacts& facts) { return !wanted(facts.domain); }),
                  configs->end());
+  absl::StatusOr<uint16_t> self = xenstore::OwnDomain(store);
+  if (!self.ok()) {
+    console.Complain(self.status().message());
+    return kExitRefused;
+  }
+  const Servers servers(liveness, *self);
+  servers.Warn(buses, console);
   if (!arguments.json) {
-    console.Print(Tables(buses, *configs));
+    console.Print(Tables(buses, *configs, servers));
     return kExitDone;
   }
   nlohmann::ordered_json all = nlohmann::ordered_json::array();
   for (const BusFacts& bus : buses) {
-    all.push_back(Json(bus));
+    all.push_back(Json(bus, servers));
     for (const ConfigFacts& facts : *configs) {
       if (facts.domain == bus.address.frontend) AddConfig(all.back(), facts.mark);
     }

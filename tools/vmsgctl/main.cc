@@ -2,7 +2,10 @@
 // vmsgctl: the administrator's tool.
 #include <iostream>
 #include <memory>
+#include <optional>
 
+#include "absl/strings/str_cat.h"
+#include "backend/server-lock/server_lock.h"
 #include "backend/service/toolstack/entry_check.h"
 #include "grants/platform.h"
 #include "tools/program/program.h"
@@ -12,6 +15,19 @@
 
 namespace vmsg::ctl {
 namespace {
+
+Liveness LivenessOf(const grants::Platform& platform) {
+  absl::StatusOr<std::optional<backend::LivingServer>> server =
+      backend::FindServer(platform.lock_path());
+  if (!server.ok()) {
+    return {Liveness::Answer::kCannotTell, std::string(server.status().message())};
+  }
+  if (!server->has_value()) return {Liveness::Answer::kNone, ""};
+  if (!(*server)->ending) return {Liveness::Answer::kLives, ""};
+  return {Liveness::Answer::kEnding,
+          absl::StrCat("the vmsgd of this domain, process ", (*server)->pid,
+                       ", has ended, and the kernel still works for it")};
+}
 
 int Main(int argc, char** argv) {
   const Console console{std::cout, std::cerr};
@@ -39,7 +55,7 @@ int Main(int argc, char** argv) {
   }
   switch (arguments->command) {
     case Command::kList:
-      return List(*arguments, **store, console);
+      return List(*arguments, **store, console, LivenessOf(**platform));
     case Command::kAttach:
       return Attach(*arguments, **store, console, backend::CheckItems);
     case Command::kDetach:
