@@ -150,9 +150,13 @@ absl::StatusOr<std::vector<GrantRef>> WalkDirectory(GrantMapper& mapper, DomainI
 }
 
 absl::StatusOr<GrantMapping> MapWindow(GrantMapper& mapper, DomainId domain, GrantRef first,
-                                       uint32_t pages, const DirectoryLimits& limits) {
+                                       uint32_t pages, const DirectoryLimits& limits,
+                                       AdmitPages admit) {
   absl::StatusOr<std::vector<GrantRef>> refs = WalkDirectory(mapper, domain, first, pages, limits);
   if (!refs.ok()) return refs.status();
+  if (absl::Status admitted = admit(*refs); !admitted.ok()) {
+    return absl::Status(admitted.code(), absl::StrCat("window ", admitted.message()));
+  }
   absl::StatusOr<GrantMapping> window = mapper.Map(domain, *refs, Access::kReadWrite);
   if (!window.ok()) {
     return absl::Status(window.status().code(),

@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -46,10 +47,15 @@ absl::StatusOr<std::vector<GrantRef>> WalkDirectory(GrantMapper& mapper, DomainI
                                                     GrantRef first, uint32_t pages,
                                                     const DirectoryLimits& limits);
 
+// Asked about all pages of a window before one of them is mapped.
+using AdmitPages = absl::FunctionRef<absl::Status(absl::Span<const GrantRef> refs)>;
+inline absl::Status AnyPages(absl::Span<const GrantRef>) { return absl::OkStatus(); }
+
 // Backend: walks the directory and maps all pages it lists, writable, in one batch: page i of the
-// list at bytes()[i * kPageSize]. Errors are WalkDirectory's and GrantMapper::Map's. May block for
-// long, as Map may: not for an I/O thread.
+// list at bytes()[i * kPageSize]. Errors are WalkDirectory's, `admit`'s and GrantMapper::Map's. May
+// block for long, as Map may: not for an I/O thread.
 absl::StatusOr<GrantMapping> MapWindow(GrantMapper& mapper, DomainId domain, GrantRef first,
-                                       uint32_t pages, const DirectoryLimits& limits);
+                                       uint32_t pages, const DirectoryLimits& limits,
+                                       AdmitPages admit = AnyPages);
 
 }  // namespace vmsg::grants

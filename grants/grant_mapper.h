@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <span>
 #include <utility>
 
@@ -28,6 +29,7 @@ class GrantMapping {
       Reset();
       mapper_ = std::exchange(other.mapper_, nullptr);
       bytes_ = std::exchange(other.bytes_, {});
+      kept_ = std::move(other.kept_);
     }
     return *this;
   }
@@ -36,11 +38,14 @@ class GrantMapping {
   std::span<std::byte> bytes() const { return bytes_; }
   size_t pages() const { return bytes_.size() / kPageSize; }
   explicit operator bool() const { return !bytes_.empty(); }
+  // `what` is let go of once the pages are unmapped, and not before.
+  void KeepUntilUnmapped(std::shared_ptr<const void> what) { kept_ = std::move(what); }
   void Reset();
 
  private:
   GrantMapper* mapper_ = nullptr;
   std::span<std::byte> bytes_;
+  std::shared_ptr<const void> kept_;
 };
 
 // Thread-safe. Map may block for long (Xen retries EAGAIN for ever inside), and Copy for a while:
@@ -73,6 +78,7 @@ class GrantMapper {
 
 inline void GrantMapping::Reset() {
   if (mapper_ != nullptr) std::exchange(mapper_, nullptr)->Unmap(std::exchange(bytes_, {}));
+  kept_.reset();
 }
 
 }  // namespace vmsg::grants

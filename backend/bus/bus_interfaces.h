@@ -26,7 +26,8 @@ class WindowMapper {
  public:
   virtual ~WindowMapper() = default;
   // The window pages that the directory at `directory_ref` lists. InvalidArgument: the directory
-  // breaks a rule; any other error: mapping failed.
+  // breaks a rule or lists a page that is mapped already; OutOfRange: more than this guest may have
+  // in all its buses; any other error: mapping failed.
   virtual void Map(uint32_t directory_ref, uint32_t pages,
                    absl::AnyInvocable<void(absl::StatusOr<grants::GrantMapping>)> done) = 0;
   virtual void Unmap(grants::GrantMapping mapping, absl::AnyInvocable<void()> done) = 0;

@@ -9,6 +9,15 @@ namespace vmsg::backend {
 
 using wire::WindowResult;
 
+namespace {
+
+WindowResult ResultOf(const absl::Status& refused) {
+  if (absl::IsInvalidArgument(refused)) return WindowResult::kInvalid;
+  return absl::IsOutOfRange(refused) ? WindowResult::kLimit : WindowResult::kMapFailed;
+}
+
+}  // namespace
+
 void WindowRequests::Take(const wire::Envelope& envelope,
                           const wire::WindowExtendRequest& request) {
   Take({.envelope = envelope,
@@ -67,10 +76,7 @@ void WindowRequests::Extend(const Request& request) {
         }
         if (!mapping.ok()) {
           parts_.problem(mapping.status());
-          return FinishExtend(envelope,
-                              absl::IsInvalidArgument(mapping.status()) ? WindowResult::kInvalid
-                                                                        : WindowResult::kMapFailed,
-                              0);
+          return FinishExtend(envelope, ResultOf(mapping.status()), 0);
         }
         absl::StatusOr<uint32_t> first =
             parts_.window.Append(*std::move(mapping), parts_.max_pages);

@@ -97,11 +97,11 @@ void BusControl::Map() {
       mapping_lane(), [mapper = services_.mapper, frontend = address_.frontend, request = *request_,
                        max_order = services_.offer.max_ring_order, budget = budget_,
                        loop = services_.loop, anchor = anchor_]() mutable {
-        auto ring = MapRing(*mapper, frontend, request.ring_ref, max_order);
+        auto ring = MapRing(*mapper, frontend, request.ring_ref, max_order, budget);
         absl::StatusOr<grants::GrantMapping> window = absl::CancelledError();
         if (ring.ok()) {
           window = MapWindowPages(*mapper, frontend, request.directory_ref, request.directory_pages,
-                                  *budget);
+                                  budget);
         }
         // What is unmapped on failure is unmapped here.
         if (ring.ok() && !window.ok()) ring = window.status();
@@ -112,7 +112,7 @@ void BusControl::Map() {
                      control.phase_ = Phase::kIdle;
                      return control.RefuseRequest(ring.status());
                    }
-                   control.pages_taken_ = pages;
+                   control.window_pages_ = pages;
                    control.Serve(*std::move(ring), *std::move(window));
                  });
       });
@@ -170,7 +170,6 @@ void BusControl::OnServing(IoThread* thread, absl::StatusOr<Session*> session) {
   if (!session.ok()) {
     --thread->sessions;
     phase_ = Phase::kIdle;
-    budget_->Give(std::exchange(pages_taken_, 0));
     return RefuseRequest(session.status());
   }
   thread_ = thread;
@@ -195,7 +194,7 @@ void BusControl::AnnounceConnected(const Session* session) {
   if (!QuotaIsMet() && std::exchange(error_told_, false)) {
     xenstore::ClearBackendError(*services_.store, address_).IgnoreError();
   }
-  LogLine(LogLevel::kInfo, absl::StrCat("connected, ", pages_taken_, " window pages, ",
+  LogLine(LogLevel::kInfo, absl::StrCat("connected, ", window_pages_, " window pages, ",
                                         devices_.size(), " devices"));
   Evaluate();
 }
@@ -229,14 +228,8 @@ void BusControl::CloseSession() {
 
 void BusControl::Unmap() {
   phase_ = Phase::kUnmapping;
-  pages_taken_ = 0;
-  services_.workers->Submit(mapping_lane(), [remains = std::move(remains_), budget = budget_,
-                                             loop = services_.loop, anchor = anchor_]() mutable {
-    for (grants::GrantMapping& mapping : remains.window) {
-      const uint32_t pages = static_cast<uint32_t>(mapping.pages());
-      mapping.Reset();
-      budget->Give(pages);
-    }
+  services_.workers->Submit(mapping_lane(), [remains = std::move(remains_), loop = services_.loop,
+                                             anchor = anchor_]() mutable {
     remains = SessionRemains();
     PostBack(loop, std::move(anchor), [](BusControl& control) {
       control.phase_ = Phase::kIdle;

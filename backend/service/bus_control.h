@@ -193,7 +193,7 @@ class BusControl {
 
   IoThread* thread_ = nullptr;
   Session* session_ = nullptr;  // touched only on thread_
-  uint32_t pages_taken_ = 0;    // of the budget, for the first window
+  uint32_t window_pages_ = 0;   // when it connected
   SessionRemains remains_;
 
   absl::btree_map<uint16_t, DeviceControl> devices_;

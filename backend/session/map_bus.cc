@@ -20,11 +20,28 @@ RingMemory MappedRing::memory() const {
           .out = data.bytes().last(half)};
 }
 
+namespace {
+
+// Pages that are not counted, mapped unless they are already.
+absl::StatusOr<grants::GrantMapping> MapOnce(grants::GrantMapper& mapper, grants::DomainId frontend,
+                                             absl::Span<const grants::GrantRef> refs,
+                                             const std::shared_ptr<PageBudget>& budget) {
+  absl::StatusOr<std::shared_ptr<PageClaim>> claim = PageClaim::Take(budget, 0);
+  if (!claim.ok()) return claim.status();
+  if (absl::Status added = (*claim)->Add(refs); !added.ok()) return added;
+  absl::StatusOr<grants::GrantMapping> mapping =
+      mapper.Map(frontend, refs, grants::Access::kReadWrite);
+  if (mapping.ok()) mapping->KeepUntilUnmapped(*std::move(claim));
+  return mapping;
+}
+
+}  // namespace
+
 absl::StatusOr<MappedRing> MapRing(grants::GrantMapper& mapper, grants::DomainId frontend,
-                                   grants::GrantRef ring_ref, uint32_t max_order) {
+                                   grants::GrantRef ring_ref, uint32_t max_order,
+                                   const std::shared_ptr<PageBudget>& budget) {
   MappedRing ring;
-  absl::StatusOr<grants::GrantMapping> page =
-      mapper.Map(frontend, {ring_ref}, grants::Access::kReadWrite);
+  absl::StatusOr<grants::GrantMapping> page = MapOnce(mapper, frontend, {ring_ref}, budget);
   if (!page.ok()) {
     return absl::Status(page.status().code(),
                         absl::StrCat("ring-ref ", ring_ref, ": ", page.status().message()));
@@ -48,8 +65,7 @@ absl::StatusOr<MappedRing> MapRing(grants::GrantMapper& mapper, grants::DomainId
     return absl::InvalidArgumentError(
         absl::StrCat("the ring lists grant ", *twice, " twice, or as its own interface page"));
   }
-  absl::StatusOr<grants::GrantMapping> data =
-      mapper.Map(frontend, refs, grants::Access::kReadWrite);
+  absl::StatusOr<grants::GrantMapping> data = MapOnce(mapper, frontend, refs, budget);
   if (!data.ok()) {
     return absl::Status(
         data.status().code(),
@@ -62,15 +78,13 @@ absl::StatusOr<MappedRing> MapRing(grants::GrantMapper& mapper, grants::DomainId
 absl::StatusOr<grants::GrantMapping> MapWindowPages(grants::GrantMapper& mapper,
                                                     grants::DomainId frontend,
                                                     grants::GrantRef directory, uint32_t pages,
-                                                    PageBudget& budget) {
-  if (!budget.Take(pages)) {
-    return absl::ResourceExhaustedError(absl::StrCat("a window of ", pages,
-                                                     " pages refused: this guest may map ",
-                                                     budget.left(), " more, over all its buses"));
-  }
-  absl::StatusOr<grants::GrantMapping> window =
-      grants::MapWindow(mapper, frontend, directory, pages, {.max_pages = pages});
-  if (!window.ok()) budget.Give(pages);
+                                                    const std::shared_ptr<PageBudget>& budget) {
+  absl::StatusOr<std::shared_ptr<PageClaim>> claim = PageClaim::Take(budget, pages);
+  if (!claim.ok()) return claim.status();
+  absl::StatusOr<grants::GrantMapping> window = grants::MapWindow(
+      mapper, frontend, directory, pages, {.max_pages = pages},
+      [&](absl::Span<const grants::GrantRef> refs) { return (*claim)->Add(refs); });
+  if (window.ok()) window->KeepUntilUnmapped(*std::move(claim));
   return window;
 }
 

@@ -15,7 +15,7 @@ class WorkerWindowMapper : public WindowMapper {
     parts_.workers.Submit(parts_.lane, [&mapper = parts_.mapper, frontend = parts_.frontend,
                                         directory_ref, pages, budget = parts_.budget,
                                         &loop = parts_.loop, done = std::move(done)]() mutable {
-      auto mapping = MapWindowPages(mapper, frontend, directory_ref, pages, *budget);
+      auto mapping = MapWindowPages(mapper, frontend, directory_ref, pages, budget);
       loop.Post([done = std::move(done), mapping = std::move(mapping)]() mutable {
         done(std::move(mapping));
       });
@@ -23,11 +23,9 @@ class WorkerWindowMapper : public WindowMapper {
   }
 
   void Unmap(grants::GrantMapping mapping, absl::AnyInvocable<void()> done) override {
-    parts_.workers.Submit(parts_.lane, [mapping = std::move(mapping), budget = parts_.budget,
-                                        &loop = parts_.loop, done = std::move(done)]() mutable {
-      const uint32_t pages = static_cast<uint32_t>(mapping.pages());
+    parts_.workers.Submit(parts_.lane, [mapping = std::move(mapping), &loop = parts_.loop,
+                                        done = std::move(done)]() mutable {
       mapping.Reset();
-      budget->Give(pages);
       loop.Post(std::move(done));
     });
   }

@@ -14,7 +14,8 @@ absl::Status Explain(absl::string_view request, uint32_t result) {
     case wire::WindowResult::kOk:
       return absl::OkStatus();
     case wire::WindowResult::kInvalid:
-      return absl::InvalidArgumentError(absl::StrCat(text, "1: invalid directory or range"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(text, "1: invalid directory or range, or a page is mapped already"));
     case wire::WindowResult::kLimit:
       return absl::ResourceExhaustedError(
           absl::StrCat(text, "2: over its limit (max-window-pages)"));

@@ -125,6 +125,7 @@ TEST_F(HostileGuestTest, ACursorThatGoesBackEndsItsBus) {
   ExpectBusRefusedBecause("prod");
 }
 
+// [bus:Basic Concepts / Revisions / Advertising Transport Parameters]
 TEST_F(HostileGuestTest, ARecordLongerThanTheMessageSizeEndsItsBus) {
   frontend::RawBus raw(connection_->bus(), /*consume=*/true);
   std::array<std::byte, 504> payload = {};
@@ -132,7 +133,8 @@ TEST_F(HostileGuestTest, ARecordLongerThanTheMessageSizeEndsItsBus) {
   ExpectBusRefusedBecause("msg_size");
 }
 
-// [bus:Error Signaling / Bus] Malformed headers and unsupported ids are discarded without further
+// [bus:Basic Concepts / Error Signaling / Bus]
+// Malformed headers and unsupported ids are discarded without further
 // traffic.
 TEST_F(HostileGuestTest, MalformedMessagesAreDroppedWithoutAnswerAndTheBusGoesOn) {
   {
@@ -163,13 +165,13 @@ TEST_F(HostileGuestTest, ABrokenChainCostsThatChainAndTheQueueGoesOn) {
   auto queue = frontend::RawQueue::Create(**client, 0, 8);
   ASSERT_TRUE(queue.ok()) << queue.status();
   ASSERT_EQ((*client)->Start(), absl::OkStatus());
-  const uint64_t far = uint64_t{1} << 63;
+  const uint64_t reserved = uint64_t{1} << 63;
   const wire::SplitDescriptor broken[] = {
-      {.addr = far, .len = 512, .flags = 0, .next = 0},                       // outside the window
-      {.addr = UINT64_MAX, .len = UINT32_MAX, .flags = 0, .next = 0},         // wraps around
-      {.addr = 4096, .len = 0, .flags = 0, .next = 0},                        // no length
-      {.addr = 4096, .len = 16, .flags = wire::kDescriptorNext, .next = 3},   // a loop of one
-      {.addr = 4096, .len = 16, .flags = wire::kDescriptorNext, .next = 99},  // out of the table
+      {.addr = reserved | 4096, .len = 512, .flags = 0, .next = 0},              // a reserved bit
+      {.addr = UINT64_MAX, .len = UINT32_MAX, .flags = 0, .next = 0},            // wraps around
+      {.addr = 4096, .len = 0, .flags = 0, .next = 0},                           // no length
+      {.addr = 4096, .len = 16, .flags = wire::kDescriptorNext, .next = 3},      // a loop of one
+      {.addr = 4096, .len = 16, .flags = wire::kDescriptorNext, .next = 99},     // out of the table
       {.addr = 4096, .len = 16, .flags = wire::kDescriptorIndirect, .next = 0},  // not negotiated
   };
   uint16_t made = 0;
@@ -189,6 +191,8 @@ TEST_F(HostileGuestTest, ABrokenChainCostsThatChainAndTheQueueGoesOn) {
   ExpectBusStillWorks();
 }
 
+// [driver:Device Operation / Reset / Driver]
+// [device:Device Operation / Reset / Device]
 TEST_F(HostileGuestTest, AnAvailableIndexThatLiesStopsItsDeviceOnly) {
   auto client = DeviceClient::Probe(connection_->bus(), connection_->memory(), 0);
   ASSERT_TRUE(client.ok()) << client.status();
@@ -198,7 +202,7 @@ TEST_F(HostileGuestTest, AnAvailableIndexThatLiesStopsItsDeviceOnly) {
   ASSERT_EQ((*client)->Start(), absl::OkStatus());
   queue->SetAvailableIndex(1000);
   ASSERT_EQ(queue->Kick(), absl::OkStatus());
-  // [device:Device Operation / Reset] DEVICE_NEEDS_RESET is signalled by EVENT_CONFIG.
+  // DEVICE_NEEDS_RESET is signalled by EVENT_CONFIG.
   ASSERT_EQ(
       connection_->bus().WaitUntil([&] { return (*client)->needs_reset(); }, After(kPatience)),
       absl::OkStatus())
@@ -235,6 +239,46 @@ TEST_F(HostileGuestTest, AnExtensionWithABadDirectoryIsRefusedAndTheBusGoesOn) {
     }
   }
   ExpectBusStillWorks();
+}
+
+// A few pages, listed over and over, would take as many of Dom0's grant handles as the guest may
+// have pages.
+TEST_F(HostileGuestTest, APageIsNotListedASecondTimeWhileItIsMapped) {
+  auto platform = machine_->xen().OpenPlatform(bad_);
+  ASSERT_TRUE(platform.ok()) << platform.status();
+  auto sharer = (*platform)->OpenGrantSharer();
+  ASSERT_TRUE(sharer.ok()) << sharer.status();
+  auto grant = frontend::GuestMemory::Share(**sharer, 0, 16);
+  ASSERT_TRUE(grant.ok()) << grant.status();
+  const auto extend = [&] {
+    return connection_->bus().Call<wire::WindowExtendResponse>(
+        0, wire::WindowExtendRequest{.directory_ref = grant->directory_ref(), .pages = 16},
+        After(kPatience));
+  };
+  const auto first = extend();
+  ASSERT_TRUE(first.ok()) << first.status();
+  ASSERT_EQ(first->result, 0u) << machine_->service_log();
+  const auto pinned = machine_->xen().DomainCounts(bad_);
+  ASSERT_TRUE(pinned.ok()) << pinned.status();
+  for (int i = 0; i < 100; ++i) {
+    const auto again = extend();
+    ASSERT_TRUE(again.ok()) << again.status();
+    ASSERT_EQ(again->result, 1u);
+  }
+  const auto after = machine_->xen().DomainCounts(bad_);
+  ASSERT_TRUE(after.ok()) << after.status();
+  EXPECT_EQ(after->pinned, pinned->pinned);
+  EXPECT_THAT(machine_->service_log(), HasSubstr("is mapped already"));
+  const auto withdrawn = connection_->bus().Call<wire::WindowWithdrawResponse>(
+      0, wire::WindowWithdrawRequest{.first_page = first->first_page, .pages = 16},
+      After(kPatience));
+  ASSERT_TRUE(withdrawn.ok()) << withdrawn.status();
+  EXPECT_EQ(withdrawn->result, 0u);
+  const auto free_again = extend();
+  ASSERT_TRUE(free_again.ok()) << free_again.status();
+  EXPECT_EQ(free_again->result, 0u);
+  // It is unmapped before its pages go.
+  EXPECT_EQ(connection_->Close(), absl::OkStatus());
 }
 
 TEST_F(HostileGuestTest, AFloodOfStateChangesIsDrained) {

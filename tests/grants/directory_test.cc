@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <memory>
 #include <random>
 
 #include "tests/grants/fake_mapper.h"
@@ -127,6 +128,47 @@ TEST(MapWindow, MapsAllPagesWritableInOneBatchInListOrder) {
   EXPECT_EQ(mapper.calls()[2].refs, window);
   EXPECT_EQ(mapper.calls()[2].access, Access::kReadWrite);
   EXPECT_EQ(mapper.live_mappings(), 1u);
+}
+
+TEST(MapWindow, PagesThatAreNotAdmittedAreNotMapped) {
+  FakeMapper mapper;
+  mapper.GrantRange(1000, 3);
+  PutDirectory(mapper, Sequence(100, 1), Sequence(1000, 3));
+  std::vector<GrantRef> asked;
+  const auto window =
+      MapWindow(mapper, FakeMapper::kGuest, 100, 3, kLimits, [&](absl::Span<const GrantRef> refs) {
+        asked.assign(refs.begin(), refs.end());
+        return absl::InvalidArgumentError("page 1: no");
+      });
+  EXPECT_EQ(asked, Sequence(1000, 3));
+  EXPECT_EQ(window.status(), absl::InvalidArgumentError("window page 1: no"));
+  ASSERT_EQ(mapper.calls().size(), 1u) << "the directory's copy";
+  EXPECT_TRUE(mapper.calls()[0].copy);
+}
+
+// Whoever counts what is mapped is told when it is not any more, wherever the mapping went.
+TEST(GrantMapping, KeepsWhatItWasGivenUntilItIsUnmapped) {
+  FakeMapper mapper;
+  size_t mapped_at_the_end = 99;
+  const auto keep = [&] {
+    return std::shared_ptr<const void>(
+        &mapper, [&](const void*) { mapped_at_the_end = mapper.live_mappings(); });
+  };
+  GrantMapping first = mapper.MapFresh(2);
+  first.KeepUntilUnmapped(keep());
+  GrantMapping second = std::move(first);
+  first.Reset();
+  EXPECT_EQ(mapped_at_the_end, 99u);
+  second.Reset();
+  EXPECT_EQ(mapped_at_the_end, 0u);
+  {
+    GrantMapping third = mapper.MapFresh(1);
+    third.KeepUntilUnmapped(keep());
+    GrantMapping other = mapper.MapFresh(1);
+    mapped_at_the_end = 99;
+    third = std::move(other);
+    EXPECT_EQ(mapped_at_the_end, 1u) << "the other is mapped";
+  }
 }
 
 }  // namespace

@@ -49,6 +49,16 @@ TEST_F(WindowTest, EmptyWindowRefusesEveryAddress) {
   ExpectRefused(UINT64_MAX, UINT64_MAX);
 }
 
+// Bits 48 to 63 of an address are reserved: with one of them it is no address, whatever the rest.
+TEST_F(WindowTest, AddressWithAReservedBitIsRefused) {
+  Append(8);
+  IoVector pieces;
+  ASSERT_TRUE(window_.PinSpans(kPageSize, 16, &pieces).ok()) << "the rest of it is one";
+  window_.Unpin(kPageSize, 16);
+  for (int bit = 48; bit < 64; ++bit) ExpectRefused(kPageSize | uint64_t{1} << bit, 16);
+  ExpectRefused(kPageSize | uint64_t{0xffff} << 48, 16);
+}
+
 TEST_F(WindowTest, BufferOfManyPagesIsOnePiece) {
   std::byte* start = Append(8);
   IoVector pieces;

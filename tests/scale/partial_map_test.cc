@@ -28,16 +28,14 @@ TEST(PartialMap, RefusedAtAnyEntryOfAnyCallLeavesNothingMapped) {
   const auto hooks = std::make_shared<MapperHooks>();
   HookedMapper mapper(*(*platform)->OpenGrantMapper(), hooks);
   ConnectingGuest guest(xen, kWindowPages, kRingOrder);
-  backend::PageBudget budget(kWindowPages);
+  const auto budget = std::make_shared<backend::PageBudget>(kWindowPages);
 
   const auto connect = [&]() -> absl::Status {
-    auto ring = backend::MapRing(mapper, guest.domain(), guest.ring_ref(), kRingOrder);
+    auto ring = backend::MapRing(mapper, guest.domain(), guest.ring_ref(), kRingOrder, budget);
     if (!ring.ok()) return ring.status();
     auto window = backend::MapWindowPages(mapper, guest.domain(), guest.directory_ref(),
                                           kWindowPages, budget);
-    if (!window.ok()) return window.status();
-    budget.Give(kWindowPages);
-    return absl::OkStatus();
+    return window.status();
   };
 
   struct Call {
@@ -65,7 +63,7 @@ TEST(PartialMap, RefusedAtAnyEntryOfAnyCallLeavesNothingMapped) {
       ASSERT_NE(status.message().find(refusal), absl::string_view::npos) << status;
       ASSERT_EQ(seen, call + 1) << "it went on after the refusal";
       ASSERT_EQ(hooks->MappedPages(), 0u);
-      ASSERT_EQ(budget.left(), kWindowPages);
+      ASSERT_EQ(budget->left(), kWindowPages);
       const auto counts = xen.DomainCounts(guest.domain());
       ASSERT_TRUE(counts.ok()) << counts.status();
       ASSERT_EQ(counts->pinned, 0);

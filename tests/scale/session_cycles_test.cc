@@ -78,11 +78,11 @@ class Cycles {
     parts.loop = &thread_->loop();
     parts.environment = thread_->environment();
     auto ring = backend::MapRing(*host_.mapper, guest_.domain(), guest_.ring_ref(),
-                                 backend::RingLimits::kMaxOrder);
+                                 backend::RingLimits::kMaxOrder, budget_);
     ASSERT_TRUE(ring.ok()) << ring.status();
     parts.ring = *std::move(ring);
     auto window = backend::MapWindowPages(*host_.mapper, guest_.domain(), guest_.directory_ref(),
-                                          ConnectingGuest::kWindowPages, *budget_);
+                                          ConnectingGuest::kWindowPages, budget_);
     ASSERT_TRUE(window.ok()) << window.status();
     parts.window = *std::move(window);
     auto port = thread_->Bind(guest_.domain(), guest_.port());
@@ -113,9 +113,6 @@ class Cycles {
     session_->Close([this](backend::SessionRemains remains) {
       thread_->loop().Post([this, remains = std::move(remains)]() mutable {
         session_.reset();
-        for (const auto& mapping : remains.window) {
-          budget_->Give(static_cast<uint32_t>(mapping.pages()));
-        }
         remains = backend::SessionRemains();
         ++done_;
         Next();

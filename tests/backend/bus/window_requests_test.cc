@@ -64,6 +64,9 @@ TEST_F(WindowRequestsTest, BadDirectoryAndFailedMappingAreToldApart) {
   Send(0, 51, wire::WindowExtendRequest{1000, 16});
   AnswerMap(absl::ResourceExhaustedError("out of handles"));
   EXPECT_EQ(Result(ReceiveOne()), WindowResult::kMapFailed);
+  Send(0, 52, wire::WindowExtendRequest{1000, 16});
+  AnswerMap(absl::OutOfRangeError("this guest may map 3 more, over all its buses"));
+  EXPECT_EQ(Result(ReceiveOne()), WindowResult::kLimit);
   EXPECT_EQ(memory_.window().mapped_pages(), 128u);
 }
 
@@ -187,11 +190,10 @@ TEST_F(WindowRequestsTest, ClosingWaitsForTheMapperAndKeepsWhatItMapped) {
 
 class WindowSegmentsTest : public BusRig {
  protected:
-  WindowSegmentsTest() : BusRig(8192, true, 264, 1024) {}
+  WindowSegmentsTest() : BusRig(8192, true, TestMessageSize(), 1024) {}
 };
 
-// What is mapped and then refused is unmapped by the thread that serves other guests too, and its
-// pages are lost to the guest's budget.
+// What is mapped and then refused is unmapped by the thread that serves other guests too.
 TEST_F(WindowSegmentsTest, ExtensionByASegmentTooManyIsRefusedBeforeAnythingIsMapped) {
   while (memory_.window().Append(pages_.MapPages(1), 1024).ok()) {
   }
