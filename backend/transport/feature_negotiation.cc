@@ -28,7 +28,7 @@ absl::Status FeatureNegotiation::Acknowledge(uint64_t first_block, const wire::W
   for (size_t i = 0; i < words.size(); ++i) {
     const uint64_t block = first_block + i;
     if (block >= kBlocks) {
-      beyond_ |= words[i] != 0;
+      NoteBeyond(block, words[i] != 0);
       continue;
     }
     const unsigned shift = static_cast<unsigned>(32 * block);
@@ -39,11 +39,22 @@ absl::Status FeatureNegotiation::Acknowledge(uint64_t first_block, const wire::W
   return absl::OkStatus();
 }
 
+void FeatureNegotiation::NoteBeyond(uint64_t block, bool bits) {
+  if (!bits) {
+    beyond_.erase(block);
+  } else if (beyond_.size() < kMaxBlocksBeyond) {
+    beyond_.insert(block);
+  } else if (!beyond_.contains(block)) {
+    lost_count_beyond_ = true;
+  }
+}
+
 absl::Status FeatureNegotiation::Check() const {
-  if (beyond_ || (acknowledged_ & ~offered_) != 0) {
+  const bool beyond = lost_count_beyond_ || !beyond_.empty();
+  if (beyond || (acknowledged_ & ~offered_) != 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("FEATURES_OK refused: feature bits 0x", absl::Hex(acknowledged_ & ~offered_),
-                     beyond_ ? " and some past bit 63" : "", " were never offered (offered: 0x",
+                     beyond ? " and some past bit 63" : "", " were never offered (offered: 0x",
                      absl::Hex(offered_), ")"));
   }
   if ((acknowledged_ & wire::kFeatureVersion1) == 0) {
@@ -57,7 +68,8 @@ absl::Status FeatureNegotiation::Check() const {
 void FeatureNegotiation::Reset() {
   acknowledged_ = 0;
   blocks_written_ = 0;
-  beyond_ = false;
+  beyond_.clear();
+  lost_count_beyond_ = false;
   frozen_ = false;
 }
 

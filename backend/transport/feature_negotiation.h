@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "absl/container/btree_set.h"
 #include "absl/status/status.h"
 #include "virtio-msg/messages.h"
 
@@ -17,6 +18,9 @@ extern const uint64_t kTransportFeatures;
 class FeatureNegotiation {
  public:
   static constexpr uint32_t kBlocks = 2;  // 64 bits are in use
+  // Blocks past the last one whose bits a driver has set and may take back one by one. A driver
+  // that sets bits in more of them has to reset the device.
+  static constexpr size_t kMaxBlocksBeyond = 64;
 
   // Bits of `device_features` that are not a device type's own are left out.
   explicit FeatureNegotiation(uint64_t device_features);
@@ -42,10 +46,13 @@ class FeatureNegotiation {
   void Reset();
 
  private:
+  void NoteBeyond(uint64_t block, bool bits);
+
   const uint64_t offered_;
   uint64_t acknowledged_ = 0;
-  uint32_t blocks_written_ = 0;  // a bit for each
-  bool beyond_ = false;          // a bit past the last block was acknowledged
+  uint32_t blocks_written_ = 0;       // a bit for each
+  absl::btree_set<uint64_t> beyond_;  // blocks past the last one with bits acknowledged
+  bool lost_count_beyond_ = false;    // there were more of them than are remembered
   bool frozen_ = false;
 };
 

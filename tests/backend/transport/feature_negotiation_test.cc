@@ -34,7 +34,7 @@ TEST(FeatureNegotiation, DeviceTypeCannotOfferTransportBits) {
   EXPECT_EQ(features.offered() & wire::kFeatureInOrder, 0u);
 }
 
-// [device:Basic Concepts / Feature Blocks]
+// [device:Basic Concepts / Feature Blocks / Device]
 TEST(FeatureNegotiation, BlocksPastTheLastReadZero) {
   FeatureNegotiation features(0x5);
   EXPECT_EQ(features.Block(2), 0u);
@@ -42,7 +42,7 @@ TEST(FeatureNegotiation, BlocksPastTheLastReadZero) {
   EXPECT_EQ(features.Block(uint64_t{1} << 33), 0u);
 }
 
-// [device:Transport Messages / VIRTIO_MSG_SET_DRIVER_FEATURES]
+// [device:Transport Messages / VIRTIO_MSG_SET_DRIVER_FEATURES / Device]
 TEST(FeatureNegotiation, BlocksReadWhatWasAcknowledgedOnceItWas) {
   FeatureNegotiation features(0x5);
   ASSERT_TRUE(Acknowledge(features, 0, {0x1}).ok());
@@ -88,12 +88,37 @@ TEST(FeatureNegotiation, RefusesBitsPastTheLastBlock) {
   EXPECT_TRUE(features.Check().ok());
 }
 
+// [device:Device Initialization / Device Features / Device]
+// The set is what was written last.
+TEST(FeatureNegotiation, BitPastTheLastBlockCanBeTakenBack) {
+  FeatureNegotiation features(0x5);
+  ASSERT_TRUE(Acknowledge(features, 0, {0x4, 0x1, 0x1, 0x8}).ok());
+  ASSERT_TRUE(Acknowledge(features, 2, {0x0}).ok());
+  EXPECT_FALSE(features.Check().ok()) << "block 3 still has one";
+  ASSERT_TRUE(Acknowledge(features, 3, {0x0}).ok());
+  EXPECT_TRUE(features.Check().ok()) << features.Check();
+}
+
+TEST(FeatureNegotiation, BitsInMoreBlocksThanAreRememberedNeedAReset) {
+  FeatureNegotiation features(0x5);
+  ASSERT_TRUE(Acknowledge(features, 0, {0x4, 0x1}).ok());
+  constexpr size_t kMany = FeatureNegotiation::kMaxBlocksBeyond + 1;
+  ASSERT_TRUE(Acknowledge(features, 1000, std::vector<uint32_t>(kMany, 1)).ok());
+  ASSERT_TRUE(Acknowledge(features, 1000, std::vector<uint32_t>(kMany, 0)).ok());
+  EXPECT_FALSE(features.Check().ok());
+  features.Reset();
+  ASSERT_TRUE(Acknowledge(features, 0, {0x4, 0x1}).ok());
+  EXPECT_TRUE(features.Check().ok());
+}
+
 TEST(FeatureNegotiation, BlockIndexDoesNotWrap) {
   FeatureNegotiation features(0x5);
   ASSERT_TRUE(Acknowledge(features, 0xffffffff, {0x0, 0x4}).ok());
   EXPECT_EQ(features.acknowledged(), 0u);
 }
 
+// [device:Device Initialization / Device Features / Device]
+// [device:Transport Messages / VIRTIO_MSG_SET_DRIVER_FEATURES / Device]
 TEST(FeatureNegotiation, LaterBlockReplacesTheEarlier) {
   FeatureNegotiation features(0x5);
   ASSERT_TRUE(Acknowledge(features, 0, {0x5, 0x1}).ok());
