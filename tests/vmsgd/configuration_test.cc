@@ -118,6 +118,7 @@ TEST_F(ConfigurationTest, WhatIsWrongIsNamedWithFileAndLine) {
               AllOf(StartsWith(path + "1: spin-us = 10001"), HasSubstr("0 to 10000")));
   EXPECT_THAT(Refusal("spin-us =\n"), HasSubstr("0 to 10000"));
   EXPECT_THAT(Refusal("spin-us = 5 # not a comment\n"), HasSubstr("0 to 10000"));
+  EXPECT_THAT(Refusal("max-window-pages = 511\n"), HasSubstr("512 to 1048576"));
   EXPECT_THAT(Refusal("log-level = loud\n"), HasSubstr("error, warning, info or debug"));
   EXPECT_THAT(Refusal("trace = /tmp/\x01\n"), AllOf(StartsWith(path + "1: "), HasSubstr("text")));
   // Only where a command is started.

@@ -188,7 +188,7 @@ TEST_F(SupervisionTest, ReloadAppliesWhatItCanAndNamesWhatItCannot) {
   manager.Await("READY=1");
   EXPECT_THAT(machine_->service_log(), Not(HasSubstr("serving")));
 
-  WriteConfig("log-level = info\nio-threads = 2\nspin-us = 9\nmax-window-pages = 64\n");
+  WriteConfig("log-level = info\nio-threads = 2\nspin-us = 9\nmax-window-pages = 600\n");
   machine_->service().Signal(SIGHUP);
   EXPECT_EQ(manager.Next(), "RELOADING=1");
   EXPECT_THAT(manager.Next(), StartsWith("READY=1"));
@@ -198,8 +198,8 @@ TEST_F(SupervisionTest, ReloadAppliesWhatItCanAndNamesWhatItCannot) {
   // A bus that connects from now on has the new limit.
   auto guest = machine_->CreateGuest("g1", {"type=rng"});
   ASSERT_TRUE(guest.ok()) << guest.status();
-  EXPECT_FALSE(machine_->Connect(*guest, {.pages = 65}).ok());
-  EXPECT_TRUE(machine_->Connect(*guest, {.pages = 64}).ok());
+  EXPECT_FALSE(machine_->Connect(*guest, {.pages = 601}).ok());
+  EXPECT_TRUE(machine_->Connect(*guest, {.pages = 600}).ok());
 }
 
 TEST_F(SupervisionTest, AReloadOfABadFileChangesNothing) {
@@ -208,7 +208,7 @@ TEST_F(SupervisionTest, AReloadOfABadFileChangesNothing) {
   WriteConfig("log-level = error\nmax-window-pages = none\n");
   machine_->service().Signal(SIGHUP);
   AwaitLog(absl::StrCat("reload: refused, nothing is changed: ", ConfigPath(),
-                        ":2: max-window-pages = none: a number from 1"));
+                        ":2: max-window-pages = none: a number from 512"));
   machine_->service().Signal(SIGUSR1);
   auto guest = machine_->CreateGuest("g1", {"type=rng"});
   ASSERT_TRUE(guest.ok()) << guest.status();

@@ -41,8 +41,10 @@ absl::Status SetIoThreads(const std::string& value, Arguments& arguments) {
 }
 
 absl::Status SetMaxWindowPages(const std::string& value, Arguments& arguments) {
-  // Past 65,536 in one window, gntdev's own limit has to be raised, too.
-  absl::StatusOr<uint32_t> number = Number(value, 1, 1u << 20);
+  // A guest whose disk has less than 2 MiB of window finds no room for its largest requests, and
+  // some wait for it for ever (docs/binding.md, section 4). Past 65,536 in one window, gntdev's own
+  // limit has to be raised, too.
+  absl::StatusOr<uint32_t> number = Number(value, 512, 1u << 20);
   if (number.ok()) arguments.service.max_window_pages = *number;
   return number.status();
 }

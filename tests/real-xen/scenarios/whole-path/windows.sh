@@ -42,9 +42,9 @@ expect_window g3 40000
 
 say "over what vmsgd allows a guest"
 stop_vmsgd
-start_vmsgd --config-dir= --max-window-pages=500
-expect_refusal "500" in_guest g3 'vmsg-frontend --pages 501 list'
-expect_window g3 500
+start_vmsgd --config-dir= --max-window-pages=600
+expect_refusal "600" in_guest g3 'vmsg-frontend --pages 601 list'
+expect_window g3 600
 vmsgctl detach g3 all
 expect_equal "mappings left" "$(mappings_of "$(domid g3)")" 0
 stop_vmsgd
