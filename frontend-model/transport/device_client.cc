@@ -60,11 +60,12 @@ absl::StatusOr<std::vector<uint32_t>> DeviceClient::ReadFeatures() {
                                               " answered GET_DEVICE_FEATURES for block ", block,
                                               " with block ", response->block_index));
     }
-    // A block it did not return is zero.
-    for (uint32_t i = 0; i < response->features.size() && i < count; ++i) {
+    // None at all: the rest is zero. Fewer than were asked for: the others are asked for next.
+    if (response->features.size() == 0) break;
+    for (uint32_t i = 0; i < response->features.size(); ++i) {
       words[block + i] = response->features[i];
     }
-    block += count;
+    block += response->num_blocks;
   }
   return words;
 }
@@ -242,7 +243,12 @@ absl::Status DeviceClient::Reset() {
 }
 
 absl::Status DeviceClient::Publish(uint32_t index) {
-  DriverQueue* const queue = queues_[index].get();
+  DriverQueue* const queue = this->queue(index);
+  if (queue == nullptr || (status_ & wire::kStatusDriverOk) == 0) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "queue ", index, " of device ", dev_num_, ": ",
+        queue == nullptr ? "it is not set up" : "nothing is made available before DRIVER_OK"));
+  }
   if (!queue->Publish()) return absl::OkStatus();
   return bus_.SendAvail(
       dev_num_, index,

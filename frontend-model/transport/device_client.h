@@ -92,6 +92,7 @@ class DeviceClient final : public DeviceEvents {
   absl::Status Reset();
 
   // Shows the device what was added to the queue and tells it if it wants to be told.
+  // FailedPrecondition, and nothing shown: before DRIVER_OK, or the queue is not set up.
   absl::Status Publish(uint32_t index);
 
   // DEVICE_NEEDS_RESET was seen.
