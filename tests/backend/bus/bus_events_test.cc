@@ -29,8 +29,9 @@ class BusEventsTest : public BusRig {
   }
 };
 
-// [device:Device Operation / Device Notifications]
-// [bus:Device Operation / Device Notifications]
+// [device:Basic Concepts / Common Message Format / Device]
+// [device:Device Operation / Device Notifications / Device]
+// [bus:Device Operation / Device Notifications / Bus]
 TEST_F(BusEventsTest, ReturnedBufferIsAnnounced) {
   AddDevice(4);
   RingDriver ring = GoLive(4);
@@ -44,7 +45,7 @@ TEST_F(BusEventsTest, ReturnedBufferIsAnnounced) {
   EXPECT_THAT(ring.TakeAllUsed(), ElementsAre(UsedEntry{2, 64}));
 }
 
-// [bus:Error Signaling]
+// [bus:Basic Concepts / Error Signaling / Bus]
 TEST_F(BusEventsTest, EventsAreNeverAnswered) {
   AddDevice(4);
   GoLive(4);
@@ -71,7 +72,7 @@ TEST_F(BusEventsTest, BuffersReturnedTogetherCostOneEventAndOneNotification) {
   EXPECT_EQ(ring.TakeAllUsed().size(), 8u);
 }
 
-// [bus:Device Operation / Driver Notifications]
+// [bus:Device Operation / Driver Notifications / Bus]
 TEST_F(BusEventsTest, BuffersAreTakenAndReturnedInTheTurnOfTheirEvent) {
   AddDevice(4);
   devices_[4]->answers_at_once = true;
@@ -100,7 +101,9 @@ TEST_F(BusEventsTest, DriverNeedNotAnnounceWhatItAddsWhileTheBackendLooks) {
   EXPECT_TRUE(ring.MustKick(2, 3));
 }
 
-// [device:Transport Messages / VIRTIO_MSG_EVENT_CONFIG]
+// [device:Device Operation / Device Notifications / Device]
+// [bus:Device Operation / Device Notifications / Bus]
+// [device:Transport Messages / VIRTIO_MSG_EVENT_CONFIG / Device]
 TEST_F(BusEventsTest, ConfigChangeIsSentWithItsData) {
   AddDevice(4);
   GoLive(4);
@@ -114,7 +117,8 @@ TEST_F(BusEventsTest, ConfigChangeIsSentWithItsData) {
   EXPECT_EQ(event.data[0], std::byte{0x99});
 }
 
-// [device:Device Operation / Reset]
+// [device:Device Operation / Device Notifications / Device]
+// [device:Device Operation / Reset / Device]
 TEST_F(BusEventsTest, DeviceThatNeedsAResetTellsTheDriver) {
   AddDevice(4);
   RingDriver ring = GoLive(4);
@@ -168,6 +172,8 @@ class FullRingTest : public BusEventsTest {
   }
 };
 
+// [bus:Device Operation / Driver Notifications / Bus]
+// [bus:Device Operation / Device Notifications / Bus]
 TEST_F(FullRingTest, NothingIsLostAndEventsCoalesce) { Flow(); }
 
 class FullRingWithoutSuppressionTest : public FullRingTest {

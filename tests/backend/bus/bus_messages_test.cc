@@ -57,7 +57,8 @@ class BusMessagesTest : public BusRig {
   }
 };
 
-// [bus:Bus Messages / GET_DEVICES]
+// [bus:Basic Concepts / Device Numbers / Assignment]
+// [bus:Bus Messages / GET_DEVICES / Bus]
 TEST_F(BusMessagesTest, DevicesAreListedLeastSignificantBitFirst) {
   for (uint16_t number : {0, 2, 5, 15}) AddDevice(number);
   const auto response = GetDevices(0, 16);
@@ -66,7 +67,7 @@ TEST_F(BusMessagesTest, DevicesAreListedLeastSignificantBitFirst) {
   EXPECT_EQ(response.next_offset, 0);
 }
 
-// [bus:Bus Messages / GET_DEVICES]
+// [bus:Bus Messages / GET_DEVICES / Bus]
 TEST_F(BusMessagesTest, NextOffsetNamesTheWindowOfTheNextDevice) {
   for (uint16_t number : {1, 4000, 65535}) AddDevice(number);
   EXPECT_EQ(GetDevices(0, 8).next_offset, 4000);
@@ -78,11 +79,11 @@ TEST_F(BusMessagesTest, NextOffsetNamesTheWindowOfTheNextDevice) {
   EXPECT_EQ(third.next_offset, 0);
 }
 
-// [bus:Bus Messages / GET_DEVICES]
+// [bus:Bus Messages / GET_DEVICES / Bus]
 TEST_F(BusMessagesTest, WindowIsCutToWhatAMessageCarries) {
   AddDevice(2000);
   const auto response = GetDevices(0, 65528);
-  EXPECT_EQ(response.count, 8 * (264 - 8 - 6));
+  EXPECT_EQ(response.count, 8 * (message_size_ - 8 - 6));
   EXPECT_GE(response.next_offset, response.offset + response.count);
   EXPECT_THAT(Present(GetDevices(response.next_offset, 8)), ElementsAre(2000));
 }
@@ -93,7 +94,7 @@ TEST_F(BusMessagesTest, WindowEndsAtTheLastDeviceNumber) {
   EXPECT_EQ(response.next_offset, 0);
 }
 
-// [bus:Bus Messages / GET_DEVICES]
+// [bus:Bus Messages / GET_DEVICES / Bus]
 TEST_F(BusMessagesTest, WindowsThatAreNotMultiplesOfEightAreEmpty) {
   AddDevice(0);
   EXPECT_EQ(GetDevices(4, 8).count, 0);
@@ -101,7 +102,8 @@ TEST_F(BusMessagesTest, WindowsThatAreNotMultiplesOfEightAreEmpty) {
   EXPECT_EQ(GetDevices(0, 0).count, 0);
 }
 
-// [bus:Bus Messages / PING]
+// [bus:Basic Concepts / Relationship between bus and transport / Bus Messages]
+// [bus:Bus Messages / PING / Bus]
 TEST_F(BusMessagesTest, PingIsEchoed) {
   EXPECT_EQ(Call<wire::PingResponse>(0, wire::PingRequest{0xdeadbeef}).data, 0xdeadbeefu);
   EXPECT_EQ(Call<wire::PingResponse>(0, wire::PingRequest{0}).data, 0u);
@@ -132,7 +134,8 @@ TEST_F(BusMessagesTest, UnansweredPingsAreForgotten) {
   EXPECT_EQ(endpoint_->counters().messages_sent, 1000u);
 }
 
-// [bus:Device Operation / Hotplug and Removal]
+// [bus:Device Discovery / Bus]
+// [bus:Device Operation / Hotplug and Removal / Bus]
 TEST_F(BusMessagesTest, DeviceThatIsAddedIsAnnouncedAndListed) {
   AddDevice(9, /*announce=*/true);
   Run();
@@ -143,7 +146,7 @@ TEST_F(BusMessagesTest, DeviceThatIsAddedIsAnnouncedAndListed) {
   EXPECT_EQ(Call<wire::GetDeviceInfoResponse>(9, wire::GetDeviceInfoRequest{}).device_id, 42u);
 }
 
-// [bus:Device Operation / Hotplug and Removal]
+// [bus:Device Operation / Hotplug and Removal / Bus]
 TEST_F(BusMessagesTest, DeviceThatIsRemovedIsAnnouncedAndNotListed) {
   AddDevice(9);
   bool gone = false;
@@ -213,6 +216,7 @@ TEST_F(BusMessagesTest, BusTakesNoMoreThanItsDevices) {
       1000, std::make_unique<HeldDevice>(std::make_shared<HeldDevice::View>()), false)));
 }
 
+// [bus:Basic Concepts / Device Numbers / Assignment]
 TEST_F(BusMessagesTest, RequestToAnUnknownDeviceIsAnsweredWithZeros) {
   EXPECT_EQ(Call<wire::GetDeviceInfoResponse>(7, wire::GetDeviceInfoRequest{}).device_id, 0u);
   EXPECT_EQ(
@@ -230,14 +234,16 @@ TEST_F(BusMessagesTest, RequestToAnUnknownDeviceIsAnsweredWithZeros) {
   EXPECT_EQ(endpoint_->counters().unknown_device, 11u);
 }
 
-// [bus:Error Signaling]
+// [bus:Basic Concepts / Error Signaling / Bus]
 TEST_F(BusMessagesTest, EventToAnUnknownDeviceIsNotAnswered) {
   Send(7, 0, wire::EventAvail{0, 0});
   EXPECT_THAT(Receive(), IsEmpty());
   EXPECT_EQ(endpoint_->counters().unknown_device, 1u);
 }
 
-// [bus:Error Signaling]
+// [device:Basic Concepts / Versioning and Forward Compatibility / Device]
+// [bus:Basic Concepts / Versioning and Forward Compatibility / Bus]
+// [bus:Basic Concepts / Error Signaling / Bus]
 TEST_F(BusMessagesTest, UnknownMessageIdIsDropped) {
   AddDevice(0);
   ExpectDropped(Raw(0, 0x00, 0, {}));
@@ -249,7 +255,7 @@ TEST_F(BusMessagesTest, UnknownMessageIdIsDropped) {
   ExpectDropped(Raw(2, 0xc0, 0, {}));
 }
 
-// [bus:Error Signaling]
+// [bus:Basic Concepts / Error Signaling / Bus]
 TEST_F(BusMessagesTest, WrongPayloadLengthIsDropped) {
   AddDevice(0);
   ExpectDropped(Raw(0, 0x02, 0, {1}));                       // GET_DEVICE_INFO has none
@@ -259,7 +265,7 @@ TEST_F(BusMessagesTest, WrongPayloadLengthIsDropped) {
   EXPECT_EQ(endpoint_->DeviceStatus(0), 0u);
 }
 
-// [device:Error Signaling]
+// [device:Basic Concepts / Error Signaling / Device]
 TEST_F(BusMessagesTest, CountsThatDisagreeWithThePayloadAreDropped) {
   AddDevice(0);
   // SET_DRIVER_FEATURES of two blocks with one.
@@ -269,12 +275,12 @@ TEST_F(BusMessagesTest, CountsThatDisagreeWithThePayloadAreDropped) {
   EXPECT_EQ(devices_[0]->config[0], std::byte{0x11});
 }
 
-// [bus:Common Message Format]
+// [bus:Basic Concepts / Common Message Format / Bus]
 TEST_F(BusMessagesTest, BusMessageWithADeviceNumberIsDropped) {
   ExpectDropped(Raw(2, 0x03, 1, {1, 0, 0, 0}));
 }
 
-// [bus:Error Signaling]
+// [bus:Basic Concepts / Error Signaling / Bus]
 TEST_F(BusMessagesTest, WhatOnlyTheDeviceSendsIsDropped) {
   AddDevice(0);
   ExpectDropped(Raw(0, 0x42, 0, {0, 0, 0, 0}));              // EVENT_USED
@@ -285,13 +291,51 @@ TEST_F(BusMessagesTest, WhatOnlyTheDeviceSendsIsDropped) {
   ExpectDropped(Raw(3, 0x02, 0, {0, 0, 8, 0, 0, 0, 0xff}));  // GET_DEVICES' response
 }
 
-// [device:Common Message Format]
+// [device:Basic Concepts / Common Message Format / Device]
+// [bus:Basic Concepts / Common Message Format / Bus]
 TEST_F(BusMessagesTest, ReservedTypeBitsAreIgnored) {
   PushRecord(Raw(0xfe, 0x03, 0, {9, 0, 0, 0}));
   Publish();
   const Received pong = ReceiveOne();
   EXPECT_EQ(pong.As<wire::PingResponse>().data, 9u);
   EXPECT_EQ(pong.record[0], std::byte{3}) << "and are zero in what we send";
+}
+
+// [device:Basic Concepts / Common Message Format / Device]
+// SET_VQUEUE with all ones where it is reserved.
+TEST_F(BusMessagesTest, ReservedFieldsOfARequestAreIgnored) {
+  AddDevice(4);
+  const RingDriver ring = GoLive(4);
+  std::vector<uint8_t> payload(40, 0xff);
+  const auto put = [&](size_t at, uint64_t value, size_t bytes) {
+    for (size_t i = 0; i < bytes; ++i) payload[at + i] = static_cast<uint8_t>(value >> (8 * i));
+  };
+  const auto& layout = ring.layout();
+  put(0, 1, 4);            // queue 1
+  put(8, layout.size, 4);  // 4 and 12 are reserved
+  put(16, layout.desc + 32 * 4096, 8);
+  put(24, layout.driver + 32 * 4096, 8);
+  put(32, layout.device + 32 * 4096, 8);
+  PushRecord(Raw(0, 0x0a, 4, payload));
+  Publish();
+  EXPECT_EQ(ReceiveOne().id(), MessageId::kSetVqueue);
+  const auto queue = Call<wire::GetVqueueResponse>(4, wire::GetVqueueRequest{1});
+  EXPECT_EQ(queue.cur_size, layout.size);
+  EXPECT_EQ(queue.desc_addr, layout.desc + 32 * 4096);
+  EXPECT_THAT(problems_, IsEmpty());
+}
+
+// [bus:Basic Concepts / Relationship between bus and transport / Transport Message Forwarding]
+TEST_F(BusMessagesTest, RequestsReachTheDeviceTheyNameUnchanged) {
+  for (uint16_t number : {1, 2, 513}) AddDevice(number);
+  const std::vector<std::byte> data = {std::byte{0xde}, std::byte{0x00}, std::byte{0xff}};
+  Call<wire::SetConfigResponse>(513, wire::SetConfigRequest{0, 4, 3, data});
+  Call<wire::SetDeviceStatusResponse>(2, wire::SetDeviceStatusRequest{wire::kStatusAcknowledge});
+  for (uint16_t number : {1, 2, 513}) {
+    EXPECT_EQ(devices_[number]->config[4], number == 513 ? std::byte{0xde} : std::byte{0x11});
+    EXPECT_EQ(devices_[number]->config[6], number == 513 ? std::byte{0xff} : std::byte{0x11});
+    EXPECT_EQ(endpoint_->DeviceStatus(number), number == 2 ? wire::kStatusAcknowledge : 0u);
+  }
 }
 
 TEST_F(BusMessagesTest, MalformedMessagesAreReportedWithTheirReason) {

@@ -15,6 +15,7 @@
 
 #include "backend/bus/bus_endpoint.h"
 #include "tests/backend/held_device.h"
+#include "tests/backend/message_size.h"
 #include "tests/backend/simulated_loop.h"
 #include "tests/virtqueue/guest_memory.h"
 #include "tests/virtqueue/ring_driver.h"
@@ -99,8 +100,8 @@ class BusRig : public ::testing::Test, private backend::BusEvents {
   static constexpr uint64_t kBuffer = uint64_t{64} * 4096;
 
   // `half`: bytes of each direction.
-  explicit BusRig(size_t half = 8192, bool suppression = true, size_t message_size = 264,
-                  uint32_t max_pages = kMaxPages)
+  explicit BusRig(size_t half = 8192, bool suppression = true,
+                  size_t message_size = TestMessageSize(), uint32_t max_pages = kMaxPages)
       : in_(half / 8),
         out_(half / 8),
         to_(&interface_->out, Bytes(out_), suppression),

@@ -18,8 +18,7 @@ class QuietGuest final : private backend::BusEvents {
   explicit QuietGuest(backend::SimulatedLoop& loop)
       : doorbell_(loop),
         to_(&interface_->out, std::as_writable_bytes(std::span(out_)), true),
-        from_(&interface_->in, std::as_writable_bytes(std::span(in_)), true,
-              wire::kMaxMessageSize) {
+        from_(&interface_->in, std::as_writable_bytes(std::span(in_)), true, TestMessageSize()) {
     endpoint_ = std::make_unique<backend::BusEndpoint>(
         backend::BusEndpoint::Parts{.loop = loop,
                                     .doorbell = doorbell_,
@@ -29,7 +28,9 @@ class QuietGuest final : private backend::BusEvents {
         backend::RingMemory{.interface = interface_.get(),
                             .in = std::as_writable_bytes(std::span(in_)),
                             .out = std::as_bytes(std::span(out_))},
-        backend::BusOptions{.profile = &wire::Profile::V1(), .suppression = true});
+        backend::BusOptions{.profile = &wire::Profile::V1(),
+                            .message_size = TestMessageSize(),
+                            .suppression = true});
     doorbell_.on_event = [this] { endpoint_->OnEvent(); };
   }
 

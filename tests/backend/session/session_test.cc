@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "tests/backend/message_size.h"
 #include "tests/backend/simulated_loop.h"
 #include "tests/virtqueue/guest_memory.h"
 #include "virtio-msg/codec.h"
@@ -74,13 +75,15 @@ class SessionTest : public ::testing::Test {
     parts.ring.data = pages_.MapPages(4);
     parts.window = pages_.MapPages(64);
     ring_ = parts.ring.memory();
-    auto session = backend::Session::Start(
-        std::move(parts), {.name = "guest 3 bus 0", .suppression = true, .max_window_pages = 64});
+    auto session = backend::Session::Start(std::move(parts), {.name = "guest 3 bus 0",
+                                                              .message_size = TestMessageSize(),
+                                                              .suppression = true,
+                                                              .max_window_pages = 64});
     EXPECT_TRUE(session.ok()) << session.status();
     session_ = *std::move(session);
     to_.emplace(&ring_.interface->out,
                 std::span(const_cast<std::byte*>(ring_.out.data()), ring_.out.size()), true);
-    from_.emplace(&ring_.interface->in, ring_.in, true, wire::kMaxMessageSize);
+    from_.emplace(&ring_.interface->in, ring_.in, true, TestMessageSize());
     EXPECT_TRUE(session_->AddDevice(Opened(2), false).ok());
   }
   ~SessionTest() override {

@@ -15,7 +15,7 @@ constexpr uint32_t kLive = wire::kStatusDriverOk;
 constexpr uint32_t kReset = wire::kStatusDeviceNeedsReset;
 constexpr uint32_t kFailed = wire::kStatusFailed;
 
-// [device:Transport Messages / VIRTIO_MSG_SET_DEVICE_STATUS]
+// [device:Transport Messages / VIRTIO_MSG_SET_DEVICE_STATUS / Device]
 TEST(DeviceStatus, FollowsTheDriverStepByStep) {
   EXPECT_EQ(NextStatus(0, kA, false), kA);
   EXPECT_EQ(NextStatus(kA, kA | kD, false), kA | kD);
@@ -27,6 +27,7 @@ TEST(DeviceStatus, TakesAllStepsInOneWrite) {
   EXPECT_EQ(NextStatus(0, kA | kD | kOk | kLive, true), kA | kD | kOk | kLive);
 }
 
+// [device:Transport Messages / VIRTIO_MSG_SET_DEVICE_STATUS / Device]
 TEST(DeviceStatus, LeavesOutFeaturesOkWhenFeaturesAreNotAcceptable) {
   EXPECT_EQ(NextStatus(kA | kD, kA | kD | kOk, false), kA | kD);
 }

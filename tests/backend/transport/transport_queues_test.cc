@@ -22,7 +22,8 @@ class TransportQueuesTest : public TransportRig {
   }
 };
 
-// [device:Transport Messages / VIRTIO_MSG_GET_VQUEUE]
+// [device:Device Initialization / Virtqueue Configuration / Device]
+// [device:Transport Messages / VIRTIO_MSG_GET_VQUEUE / Device]
 TEST_F(TransportQueuesTest, QueueReportsItsMaximumAndZeroUntilItIsSet) {
   const auto response = GetQueue(1);
   EXPECT_EQ(response.index, 1u);
@@ -40,7 +41,8 @@ TEST_F(TransportQueuesTest, UnknownQueueIsAnsweredWithZeros) {
   EXPECT_TRUE(ResetQueue(2));
 }
 
-// [device:Device Initialization / Virtqueue Configuration]
+// [device:Device Initialization / Virtqueue Configuration / Device]
+// [device:Transport Messages / VIRTIO_MSG_SET_VQUEUE / Device]
 TEST_F(TransportQueuesTest, QueueKeepsTheParametersItWasGiven) {
   Negotiate();
   EXPECT_TRUE(SetQueue(0, ring0_.layout()));
@@ -51,7 +53,7 @@ TEST_F(TransportQueuesTest, QueueKeepsTheParametersItWasGiven) {
   EXPECT_EQ(response.device_addr, ring0_.layout().device);
 }
 
-// [device:Transport Messages / VIRTIO_MSG_SET_VQUEUE]
+// [device:Transport Messages / VIRTIO_MSG_SET_VQUEUE / Device]
 TEST_F(TransportQueuesTest, BadParametersLeaveTheQueueInactive) {
   Negotiate();
   const backend::QueueLayout good = ring0_.layout();
@@ -93,7 +95,7 @@ TEST_F(TransportQueuesTest, QueueBeforeFeaturesOkIsRefused) {
   ExpectRefused(ring0_.layout(), "FEATURES_OK comes first");
 }
 
-// [device:Device Initialization / Finalizing Initialization]
+// [device:Device Initialization / Finalizing Initialization / Device]
 TEST_F(TransportQueuesTest, NothingIsTakenBeforeDriverOkAndEverythingAfter) {
   Negotiate();
   SetQueue(0, ring0_.layout());
@@ -142,7 +144,7 @@ TEST_F(TransportQueuesTest, QueueCanBeSetUpWhileTheDeviceRuns) {
   EXPECT_EQ(device_->held.front().queue, 1u);
 }
 
-// [device:Transport Messages / VIRTIO_MSG_EVENT_USED]
+// [device:Transport Messages / VIRTIO_MSG_EVENT_USED / Device]
 TEST_F(TransportQueuesTest, ReturnedBufferIsPublishedAndAnnounced) {
   GoLive();
   OfferAndKick(3);
@@ -151,6 +153,7 @@ TEST_F(TransportQueuesTest, ReturnedBufferIsPublishedAndAnnounced) {
   EXPECT_THAT(ring0_.TakeAllUsed(), ElementsAre(UsedEntry{3, 17}));
 }
 
+// [device:Transport Messages / VIRTIO_MSG_EVENT_USED / Device]
 TEST_F(TransportQueuesTest, DriverThatWantsNoNotificationGetsNone) {
   GoLive();
   ring0_.SetNoInterrupt(true);
@@ -219,6 +222,8 @@ TEST_F(TransportQueuesTest, BrokenChainIsReportedAndTheNextOneServed) {
   EXPECT_THAT(problems_, ElementsAre(HasSubstr("queue 0: ")));
 }
 
+// [device:Basic Concepts / Error Signaling / Device]
+// [device:Transport Messages / VIRTIO_MSG_GET_DEVICE_STATUS / Device]
 TEST_F(TransportQueuesTest, LyingAvailableIndexStopsTheDeviceUntilReset) {
   GoLive();
   ring0_.ExposeIdx(17);
@@ -243,7 +248,9 @@ TEST_F(TransportQueuesTest, NotificationDataIsAcceptedAndNotTrusted) {
   EXPECT_EQ(device_->held.size(), 1u);
 }
 
-// [device:Transport Messages / VIRTIO_MSG_RESET_VQUEUE]
+// [device:Device Initialization / Virtqueue Configuration / Device]
+// [device:Device Operation / Virtqueue Changes During Operation / Device]
+// [device:Transport Messages / VIRTIO_MSG_RESET_VQUEUE / Device]
 TEST_F(TransportQueuesTest, QueueResetIsAnsweredWhenTheQueueHasDrained) {
   GoLive();
   OfferAndKick();
@@ -260,6 +267,8 @@ TEST_F(TransportQueuesTest, QueueResetIsAnsweredWhenTheQueueHasDrained) {
   EXPECT_NE(Status() & kDriverOk, 0u) << "the device runs on";
 }
 
+// [device:Device Initialization / Virtqueue Configuration / Device]
+// [device:Device Operation / Virtqueue Changes During Operation / Device]
 TEST_F(TransportQueuesTest, QueueIsSetUpAgainAfterItsReset) {
   GoLive();
   ASSERT_TRUE(ResetQueue(0));
@@ -269,6 +278,7 @@ TEST_F(TransportQueuesTest, QueueIsSetUpAgainAfterItsReset) {
   EXPECT_EQ(device_->held.size(), 1u);
 }
 
+// [device:Basic Concepts / Versioning and Forward Compatibility / Device]
 TEST_F(TransportQueuesTest, QueueResetThatWasNotNegotiatedHasNoEffect) {
   GoLive(wire::kFeatureVersion1);
   EXPECT_TRUE(ResetQueue(0));
@@ -276,6 +286,7 @@ TEST_F(TransportQueuesTest, QueueResetThatWasNotNegotiatedHasNoEffect) {
   EXPECT_THAT(problems_, ElementsAre(HasSubstr("RING_RESET")));
 }
 
+// [device:Device Operation / Virtqueue Changes During Operation / Device]
 TEST_F(TransportQueuesTest, NewParametersForAQueueInUseWaitForItToDrain) {
   GoLive();
   OfferAndKick();

@@ -13,6 +13,7 @@
 
 #include "backend/transport/device_transport.h"
 #include "tests/backend/held_device.h"
+#include "tests/backend/message_size.h"
 #include "tests/virtqueue/guest_memory.h"
 #include "tests/virtqueue/ring_driver.h"
 #include "virtio-msg/virtio_ids.h"
@@ -133,7 +134,10 @@ class TransportRig : public ::testing::Test, private backend::TransportEvents {
   RingDriver ring1_{memory_, 16, 16 * 4096};
   std::shared_ptr<HeldDevice::View> device_ = std::make_shared<HeldDevice::View>();
   std::unique_ptr<backend::DeviceTransport> transport_;
-  std::array<std::byte, 256> scratch_;
+  std::array<std::byte, wire::kMaxMessageSize> scratch_memory_;
+  // As much as a message's payload may be.
+  const std::span<std::byte> scratch_{scratch_memory_.data(),
+                                      TestMessageSize() - wire::kHeaderSize};
 
   std::vector<uint32_t> used_events_;
   int config_events_ = 0;
