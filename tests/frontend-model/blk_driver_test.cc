@@ -156,6 +156,8 @@ class Recorder final : public BlkCompletion {
   std::vector<std::pair<uint64_t, absl::StatusCode>> done;
 };
 
+// [driver:Device Operation / Device Notifications / Driver]
+// [driver:Transport Messages / VIRTIO_MSG_EVENT_USED / Driver]
 TEST_F(BlkDriverTest, RequestsCompleteInAnyOrderAndWithTheirOwnTag) {
   Create({.depth = 3});
   hold = true;
@@ -177,7 +179,8 @@ TEST_F(BlkDriverTest, RequestsCompleteInAnyOrderAndWithTheirOwnTag) {
               testing::ElementsAre(std::pair(2, kOk), std::pair(0, kOk), std::pair(1, kOk)));
 }
 
-// [bus:Bus Messages / EVENT_DEVICE] After REMOVED nothing is queued and what was in flight ends.
+// [bus:Device Operation / Hotplug and Removal / Bus]
+// After REMOVED nothing is queued and what was in flight ends.
 TEST_F(BlkDriverTest, SurpriseRemovalEndsWhatIsInFlight) {
   Create();
   hold = true;

@@ -20,6 +20,7 @@ class DeviceClientTest : public testing::Test {
   TestDevice device_{bus_, 9};
 };
 
+// [bus:Device Discovery / Bus]
 TEST_F(DeviceClientTest, ANumberWithoutADeviceIsNotFound) {
   EXPECT_EQ(DeviceClient::Probe(bus_.bus, device_.memory, 10).status().code(),
             absl::StatusCode::kNotFound);
@@ -31,7 +32,12 @@ TEST_F(DeviceClientTest, ImplausibleInformationIsRefusedBeforeAnythingIsAllocate
             absl::StatusCode::kInvalidArgument);
 }
 
-// [driver:Device Initialization / Overview] Information, features, FEATURES_OK, queues confirmed,
+// [driver:Basic Concepts / Versioning and Forward Compatibility / Driver]
+// [driver:Device Initialization / Overview / Driver]
+// [driver:Device Initialization / Device Information / Driver]
+// [driver:Device Initialization / Status Information / Driver]
+// [driver:Device Initialization / Finalizing Initialization / Driver]
+// Information, features, FEATURES_OK, queues confirmed,
 // DRIVER_OK: in this order.
 TEST_F(DeviceClientTest, InitializationGoesInTheOrderOfTheSpecification) {
   auto client = device_.Probe();
@@ -43,7 +49,9 @@ TEST_F(DeviceClientTest, InitializationGoesInTheOrderOfTheSpecification) {
                                        "set queue 0 size 64", "get queue 0", "status 15"));
 }
 
-// [driver:Device Initialization / Device Features] Only what is wanted and offered is written back.
+// [driver:Device Initialization / Device Features / Driver]
+// [driver:Transport Messages / VIRTIO_MSG_SET_DRIVER_FEATURES / Driver]
+// Only what is wanted and offered is written back.
 TEST_F(DeviceClientTest, OnlyWantedAndOfferedFeaturesAreEnabled) {
   auto client = device_.Probe();
   const auto features = client->Negotiate(wire::kFeatureEventIdx | wire::kFeatureIndirectDesc);
@@ -52,7 +60,9 @@ TEST_F(DeviceClientTest, OnlyWantedAndOfferedFeaturesAreEnabled) {
   EXPECT_EQ(device_.driver_features, *features);
 }
 
-// [driver:Device Initialization / Device Features] The returned status is checked for FEATURES_OK.
+// [driver:Device Initialization / Overview / Driver]
+// [driver:Device Initialization / Device Features / Driver]
+// The returned status is checked for FEATURES_OK.
 TEST_F(DeviceClientTest, RefusedFeaturesEndInFailed) {
   device_.status_refused = wire::kStatusFeaturesOk;
   auto client = device_.Probe();
@@ -69,7 +79,9 @@ TEST_F(DeviceClientTest, ADeviceWithoutVersion1IsRefused) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("0x100000000"));
 }
 
-// [driver:Transport Messages / VIRTIO_MSG_GET_DEVICE_FEATURES] Blocks beyond the device's are zero
+// [driver:Transport Messages / VIRTIO_MSG_GET_DEVICE_INFO / Driver]
+// [driver:Transport Messages / VIRTIO_MSG_GET_DEVICE_FEATURES / Driver]
+// Blocks beyond the device's are zero
 // and none are asked for.
 TEST_F(DeviceClientTest, FeaturesAreReadInBlocks) {
   device_.num_feature_bits = 1024;
@@ -83,7 +95,10 @@ TEST_F(DeviceClientTest, FeaturesAreReadInBlocks) {
   EXPECT_THAT(device_.log, ElementsAre("features 0+32"));
 }
 
-// [driver:Device Initialization / Virtqueue Configuration] Never larger than the maximum, never
+// [driver:Device Initialization / Virtqueue Configuration / Driver]
+// [driver:Transport Messages / VIRTIO_MSG_GET_DEVICE_INFO / Driver]
+// [driver:Transport Messages / VIRTIO_MSG_SET_VQUEUE / Driver]
+// Never larger than the maximum, never
 // over an active queue.
 TEST_F(DeviceClientTest, QueuesAreCutToTheMaximumAndRefusedWhenActive) {
   device_.queues[0].max_size = 100;
@@ -96,7 +111,8 @@ TEST_F(DeviceClientTest, QueuesAreCutToTheMaximumAndRefusedWhenActive) {
   EXPECT_EQ(client->SetUpQueue(1, 256).status().code(), absl::StatusCode::kOutOfRange);
 }
 
-// [driver:Device Initialization / Overview] The queue's parameters are confirmed.
+// [driver:Device Initialization / Overview / Driver]
+// The queue's parameters are confirmed.
 TEST_F(DeviceClientTest, AQueueTheDeviceDidNotTakeIsNotUsed) {
   auto client = device_.Probe();
   ASSERT_TRUE(client->Negotiate(0).ok());
@@ -107,6 +123,9 @@ TEST_F(DeviceClientTest, AQueueTheDeviceDidNotTakeIsNotUsed) {
   EXPECT_EQ(client->queue(0), nullptr);
 }
 
+// [driver:Device Initialization / Virtqueue Configuration / Driver]
+// [driver:Device Operation / Virtqueue Changes During Operation / Driver]
+// [driver:Transport Messages / VIRTIO_MSG_RESET_VQUEUE / Driver]
 TEST_F(DeviceClientTest, RingResetNeedsTheFeatureAndIsConfirmed) {
   auto client = device_.Probe();
   ASSERT_TRUE(client->Negotiate(0).ok());
@@ -130,7 +149,11 @@ class ConfigTest : public DeviceClientTest {
   std::unique_ptr<DeviceClient> client_;
 };
 
-// [driver:Transport Messages / VIRTIO_MSG_GET_CONFIG] Offset and length stay within config_size.
+// [driver:Device Initialization / Device Information / Driver]
+// [driver:Device Initialization / Device Configuration / Driver]
+// [driver:Transport Messages / VIRTIO_MSG_GET_CONFIG / Driver]
+// [driver:Transport Messages / VIRTIO_MSG_SET_CONFIG / Driver]
+// Offset and length stay within config_size.
 TEST_F(ConfigTest, ReadsBeyondTheConfigurationAreNotSent) {
   std::byte byte[2];
   EXPECT_EQ(client_->ReadConfig(599, byte).code(), absl::StatusCode::kOutOfRange);
@@ -139,6 +162,7 @@ TEST_F(ConfigTest, ReadsBeyondTheConfigurationAreNotSent) {
   EXPECT_TRUE(device_.log.empty());
 }
 
+// [driver:Basic Concepts / Revisions / Driver Limits]
 TEST_F(ConfigTest, ALargeReadTakesSeveralMessages) {
   std::vector<std::byte> all(600);
   ASSERT_TRUE(client_->ReadConfig(0, all).ok());
@@ -147,7 +171,8 @@ TEST_F(ConfigTest, ALargeReadTakesSeveralMessages) {
               ElementsAre("get config 0+244", "get config 244+244", "get config 488+112"));
 }
 
-// [driver:Basic Concepts / Configuration Generation Count] A read is of one generation.
+// [driver:Basic Concepts / Configuration Generation Count / Driver]
+// A read is of one generation.
 TEST_F(ConfigTest, AReadTornByAChangeStartsOver) {
   int reads = 0;
   device_.before_get_config = [&] {
@@ -168,7 +193,11 @@ TEST_F(ConfigTest, AConfigurationThatNeverRestsIsGivenUp) {
   EXPECT_LE(device_.log.size(), 2u * DeviceClient::kMaxConfigRetries);
 }
 
-// [driver:Transport Messages / VIRTIO_MSG_SET_CONFIG] Each write carries the newest generation; one
+// [driver:Basic Concepts / Configuration Generation Count / Driver]
+// [driver:Device Initialization / Device Configuration / Driver]
+// [driver:Device Operation / Configuration Changes During Operation / Driver]
+// [driver:Transport Messages / VIRTIO_MSG_SET_CONFIG / Driver]
+// Each write carries the newest generation; one
 // that is stale is followed by GET_CONFIG and sent again.
 TEST_F(ConfigTest, AStaleWriteReadsAgainAndRepeats) {
   device_.generation = 5;
@@ -179,7 +208,12 @@ TEST_F(ConfigTest, AStaleWriteReadsAgainAndRepeats) {
   EXPECT_EQ(device_.config[3], value);
 }
 
-// [driver:Basic Concepts / Configuration Generation Count] EVENT_CONFIG's generation is tracked.
+// [driver:Basic Concepts / Configuration Generation Count / Driver]
+// [driver:Device Initialization / Device Configuration / Driver]
+// [driver:Device Operation / Device Notifications / Driver]
+// [driver:Device Operation / Configuration Changes During Operation / Driver]
+// [driver:Transport Messages / VIRTIO_MSG_EVENT_CONFIG / Driver]
+// EVENT_CONFIG's generation is tracked.
 TEST_F(ConfigTest, EventConfigBringsTheGeneration) {
   int heard = 0;
   client_->set_config_listener([&] { ++heard; });
@@ -202,7 +236,8 @@ TEST_F(ConfigTest, AWriteThatIsRejectedForItsValueIsNotRepeated) {
   EXPECT_THAT(device_.log, ElementsAre("rejected"));
 }
 
-// [driver:Device Operation / Reset] DEVICE_NEEDS_RESET is seen, and gone after the reset.
+// [driver:Device Operation / Reset / Driver]
+// DEVICE_NEEDS_RESET is seen, and gone after the reset.
 TEST_F(DeviceClientTest, NeedsResetIsSeenAndClearedByTheReset) {
   auto client = device_.Probe();
   int heard = 0;
@@ -215,7 +250,9 @@ TEST_F(DeviceClientTest, NeedsResetIsSeenAndClearedByTheReset) {
   EXPECT_FALSE(client->needs_reset());
 }
 
-// [driver:Transport Messages / VIRTIO_MSG_SET_DEVICE_STATUS] A reset is confirmed by reading back.
+// [driver:Device Initialization / Status Information / Driver]
+// [driver:Transport Messages / VIRTIO_MSG_SET_DEVICE_STATUS / Driver]
+// A reset is confirmed by reading back.
 TEST_F(DeviceClientTest, AResetThatDidNotHappenIsAnError) {
   auto client = device_.Probe();
   bus_.handlers[wire::MessageId::kSetDeviceStatus] = [this](const wire::Message& message) {
@@ -240,7 +277,9 @@ TEST_F(DeviceClientTest, ARemovedDeviceIsNotAskedAnyMore) {
   EXPECT_EQ(bus_.seen.size(), before);
 }
 
-// [driver:Transport Messages / VIRTIO_MSG_EVENT_AVAIL] next_offset is zero unless NOTIFICATION_DATA
+// [driver:Device Operation / Driver Notifications / Driver]
+// [driver:Transport Messages / VIRTIO_MSG_EVENT_AVAIL / Driver]
+// Next_offset is zero unless NOTIFICATION_DATA
 // was negotiated, and the available position if it was.
 TEST_F(DeviceClientTest, EventAvailCarriesThePositionOnlyWhenNegotiated) {
   for (const bool data : {false, true}) {

@@ -107,6 +107,8 @@ TEST_F(DriverQueueTest, SizesThatAreNoPowerOfTwoAreRefused) {
   }
 }
 
+// [driver:Device Initialization / Virtqueue Configuration / Driver]
+// [driver:Transport Messages / VIRTIO_MSG_SET_VQUEUE / Driver]
 TEST_F(DriverQueueTest, AreasAreAlignedAndNotAtZero) {
   Create({.size = 32768, .event_idx = true});
   EXPECT_NE(queue_->desc_address(), 0u);
@@ -188,6 +190,7 @@ TEST_F(DriverQueueTest, DescriptorsTheDeviceScribblesOnDoNotConfuseTheDriver) {
   EXPECT_FALSE(Add(1, 0, 9));
 }
 
+// [driver:Device Operation / Driver Notifications / Driver]
 TEST_F(DriverQueueTest, WithoutEventIdxTheFlagsRuleBothWays) {
   Create({.size = 8});
   device_->RefuseKicks();

@@ -35,12 +35,14 @@ TEST(FrontendBus, PingWithAnotherValueIsAnError) {
   EXPECT_EQ(bus.bus.Ping(2, Soon()).status().code(), absl::StatusCode::kInternal);
 }
 
+// [bus:Basic Concepts / Error Signaling / Bus]
 TEST(FrontendBus, ABackendThatDoesNotAnswerEndsInTheDeadline) {
   TestBus bus;
   EXPECT_EQ(bus.bus.Ping(1, Now()).status().code(), absl::StatusCode::kDeadlineExceeded);
 }
 
-// [driver:Common Message Format] Reserved bits of type are zero, dev_num is the device's, msg_size
+// [driver:Basic Concepts / Common Message Format / Driver]
+// Reserved bits of type are zero, dev_num is the device's, msg_size
 // is the length.
 TEST(FrontendBus, HeadersAreAsTheTransportWantsThem) {
   TestBus bus;
@@ -140,7 +142,9 @@ TEST(FrontendBus, AResponseOfAnotherKindOrDeviceIsNoAnswer) {
   EXPECT_EQ(bus.bus.counters().stray_responses, 2u);
 }
 
-// [bus:Bus Messages / PING] The backend's PING is echoed, with its token.
+// [bus:Basic Concepts / Common Message Format / Bus]
+// [bus:Bus Messages / PING / Bus]
+// The backend's PING is echoed, with its token.
 TEST(FrontendBus, TheBackendsPingIsAnswered) {
   TestBus bus;
   bus.Send(0, 0xabcd, wire::PingRequest{99});
@@ -152,6 +156,7 @@ TEST(FrontendBus, TheBackendsPingIsAnswered) {
   EXPECT_EQ(answers[0].payload, (std::vector<std::byte>{std::byte{99}, {}, {}, {}}));
 }
 
+// [driver:Basic Concepts / Versioning and Forward Compatibility / Driver]
 TEST(FrontendBus, MalformedAndMisdirectedRecordsAreCountedAndDropped) {
   TestBus bus;
   const std::array<std::byte, 8> unknown = {std::byte{0}, std::byte{0x3f}, {}, {}, {},
@@ -179,7 +184,8 @@ TEST(FrontendBus, ABrokenRingFailsTheBusAndAllThatWaits) {
   EXPECT_EQ(bus.bus.Ping(1, Soon()).status().code(), absl::StatusCode::kDataLoss);
 }
 
-// [bus:Bus Messages / GET_DEVICES] Windows are aligned and followed to their end.
+// [bus:Bus Messages / GET_DEVICES / Bus]
+// Windows are aligned and followed to their end.
 TEST(FrontendBus, DevicesAreFoundOverManyWindows) {
   TestBus bus;
   const std::vector<uint16_t> present = {0, 2, 5, 8, 1999, 2000, 40000, 65535};
@@ -219,6 +225,8 @@ TEST(FrontendBus, AWalkThatGoesBackEndsWithAnError) {
   EXPECT_EQ(bus.bus.ListDevices(Soon()).status().code(), absl::StatusCode::kInternal);
 }
 
+// [driver:Device Operation / Driver Notifications / Driver]
+// [bus:Device Operation / Driver Notifications / Bus]
 // A full ring: nothing is lost, EVENT_AVAILs of one queue become one, and the newest offset stands.
 TEST(FrontendBus, AFullRingKeepsEventAvail) {
   TestBus bus;

@@ -46,6 +46,7 @@ TEST(HostileProducer, RecordSizesZeroToSeven) {
   EXPECT_EQ(PopError(64, 8), "");
 }
 
+// [bus:Basic Concepts / Revisions / Advertising Transport Parameters]
 TEST(HostileProducer, RecordOverTheMessageSize) {
   EXPECT_EQ(PopError(512, 264), "");
   EXPECT_THAT(PopError(512, 265), HasSubstr("msg_size is 265"));

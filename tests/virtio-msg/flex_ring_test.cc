@@ -50,7 +50,8 @@ TEST_P(FlexRing, NothingIsSeenBeforePublish) {
   EXPECT_EQ(PopOne(consumer), Record(8, 1));
 }
 
-// [bus:Common Message Format] Padding is zero.
+// [bus:Basic Concepts / Common Message Format / Bus]
+// Padding is zero.
 TEST_P(FlexRing, RecordsArePaddedWithZerosToEight) {
   for (size_t size = 8; size <= 17; ++size) {
     RingMemory ring(64);

@@ -136,8 +136,10 @@ const std::vector<Golden>& Goldens() {
 
 class GoldenBytes : public testing::TestWithParam<Golden> {};
 
-// [driver:Endianness] [device:Endianness]
-// [driver:Common Message Format] [device:Common Message Format]
+// [driver:Basic Concepts / Endianness / Driver]
+// [device:Basic Concepts / Endianness / Device]
+// [driver:Basic Concepts / Common Message Format / Driver]
+// [device:Basic Concepts / Common Message Format / Device]
 TEST_P(GoldenBytes, AreWhatEncodeWrites) {
   std::vector<std::byte> out(kMaxMessageSize, std::byte{0xee});
   const auto size = GetParam().encode(out);
@@ -180,7 +182,10 @@ TEST(GoldenBytesTable, CoverEachMessageAndResponse) {
   }
 }
 
-// [device:Transport Messages / Mandatory] [driver:Transport Messages / Mandatory]
+// [bus:Basic Concepts / Relationship between bus and transport / Bus Messages]
+// [device:Basic Concepts / Versioning and Forward Compatibility / Device]
+// [device:Transport Messages / Mandatory / Device]
+// [driver:Transport Messages / Mandatory / Driver]
 TEST(GoldenBytesTable, HasTheMessagesOfTheSpecificationAndOursAndNoOther) {
   std::vector<std::string> names;
   for (const MessageSpec& spec : Profile::V1().messages()) names.emplace_back(spec.name);
@@ -192,8 +197,8 @@ TEST(GoldenBytesTable, HasTheMessagesOfTheSpecificationAndOursAndNoOther) {
                  "GET_DEVICES", "PING", "EVENT_DEVICE", "WINDOW_EXTEND", "WINDOW_WITHDRAW"));
 }
 
+// [bus:Basic Concepts / Revisions / Message Size]
 // SET_VQUEUE does not fit the transport's least message size; the binding's least is 52 for that.
-// [bus:Revisions / Message Size]
 TEST(GoldenBytesTable, FixedPartsFitTheBindingsLeastMessageSize) {
   EXPECT_LE(kMinMessageSize, kMaxMessageSize);
   EXPECT_LE(kMaxMessageSize, 264u);

@@ -57,7 +57,7 @@ TEST(MalformedHeader, MsgSizeLongerThanTheRecord) {
   EXPECT_THAT(DecodeError("0007 0000 0000 0900"), HasSubstr("msg_size is 9, the record has 8"));
 }
 
-// [driver:Common Message Format] [device:Revisions / Device Limits]
+// [device:Basic Concepts / Revisions / Device Limits]
 TEST(MalformedHeader, MsgSizeOverTheLimitOfTheConnection) {
   const std::string set_vqueue = "000a 0000 0000 3000" + std::string(2 * 40, '0');
   EXPECT_EQ(DecodeError(set_vqueue, 48), "");
@@ -65,7 +65,7 @@ TEST(MalformedHeader, MsgSizeOverTheLimitOfTheConnection) {
   EXPECT_THAT(DecodeError("0002 0000 0000 ffff"), HasSubstr("msg_size is 65535"));
 }
 
-// [bus:Error Signaling]
+// [bus:Basic Concepts / Error Signaling / Bus]
 TEST(MalformedHeader, EachIdThatIsNotInTheTable) {
   for (unsigned type : {0u, 1u, 2u, 3u}) {
     for (unsigned id = 0; id < 256; ++id) {
@@ -86,25 +86,25 @@ TEST(MalformedHeader, TransportIdInABusMessageAndTheOtherWayRound) {
   EXPECT_THAT(DecodeError("0080 0000 0000 0800"), HasSubstr("0x80 is no transport message"));
 }
 
-// [bus:Error Signaling]
+// [bus:Basic Concepts / Error Signaling / Bus]
 TEST(MalformedHeader, ResponseToAnEvent) {
   EXPECT_THAT(DecodeError("0142 0100 0000 0c00 00000000"), HasSubstr("EVENT_USED is an event"));
   EXPECT_THAT(DecodeError("0340 0000 0000 0c00 00000000"), HasSubstr("EVENT_DEVICE is an event"));
 }
 
-// [bus:Common Message Format]
+// [bus:Basic Concepts / Common Message Format / Bus]
 TEST(MalformedHeader, BusMessageWithADeviceNumber) {
   EXPECT_THAT(DecodeError("0203 0100 0000 0c00 00000000"), HasSubstr("dev_num is 1"));
 }
 
-// [device:Common Message Format]
-// [driver:Common Message Format]
+// [driver:Basic Concepts / Common Message Format / Driver]
+// [device:Basic Concepts / Common Message Format / Device]
 TEST(AcceptedHeader, ReservedBitsOfTypeAreIgnored) {
   EXPECT_EQ(DecodeError("fc07 0000 0000 0800"), "");
   EXPECT_EQ(DecodeError("fe03 0000 0000 0c00 00000000"), "");
 }
 
-// [device:Common Message Format]
+// [device:Basic Concepts / Common Message Format / Device]
 TEST(AcceptedHeader, PaddingAfterTheMessageIsIgnored) {
   const std::vector<std::byte> record = Hex("0042 0100 0000 0c00 05000000 ffffffff");
   const auto message = Decode(Profile::V1(), record);
@@ -121,6 +121,42 @@ TEST(AcceptedHeader, EnvelopeIsWhatTheHeaderSays) {
   EXPECT_EQ(message->envelope.token, 0x5678);
   EXPECT_TRUE(message->response);
   EXPECT_EQ(message->spec->name, "GET_DEVICE_STATUS");
+}
+
+// [driver:Basic Concepts / Common Message Format / Driver]
+// [device:Basic Concepts / Common Message Format / Device]
+// Reserved fields of each message of the table, set to all ones: the body is what it is without.
+TEST(AcceptedPayload, ReservedFieldsAreIgnored) {
+  const std::string rest = " 00100000 00000000 00200000 00000000 00300000 00000000";
+  for (const std::string reserved : {"00000000", "ffffffff", "01000000"}) {
+    const std::vector<std::byte> request =
+        Hex("000a 0000 0000 3000 02000000" + reserved + "10000000" + reserved + rest);
+    const auto set = Decode(Profile::V1(), request);
+    ASSERT_TRUE(set.ok()) << set.status();
+    const auto set_body = Parse<SetVqueueRequest>(Profile::V1(), *set);
+    ASSERT_TRUE(set_body.ok()) << set_body.status();
+    EXPECT_EQ(set_body->index, 2u);
+    EXPECT_EQ(set_body->size, 16u);
+    EXPECT_EQ(set_body->desc_addr, 0x1000u);
+    EXPECT_EQ(set_body->device_addr, 0x3000u);
+    const std::vector<std::byte> response =
+        Hex("0109 0000 0000 3000 02000000 40000000 10000000" + reserved + rest);
+    const auto got = Decode(Profile::V1(), response);
+    ASSERT_TRUE(got.ok()) << got.status();
+    const auto got_body = Parse<GetVqueueResponse>(Profile::V1(), *got);
+    ASSERT_TRUE(got_body.ok()) << got_body.status();
+    EXPECT_EQ(got_body->max_size, 64u);
+    EXPECT_EQ(got_body->cur_size, 16u);
+    EXPECT_EQ(got_body->driver_addr, 0x2000u);
+  }
+  // These are all that there are.
+  size_t reserved_fields = 0;
+  for (const MessageSpec& spec : Profile::V1().messages()) {
+    for (const PayloadSpec* payload : {&spec.request, &spec.response}) {
+      for (const FieldSpec& field : payload->fields) reserved_fields += field.body_width == 0;
+    }
+  }
+  EXPECT_EQ(reserved_fields, 3u);
 }
 
 TEST(MalformedPayload, FixedPartMissing) {
@@ -179,7 +215,7 @@ TEST(MalformedPayload, SetConfigResponseMayOmitItsDataButNotHalfOfIt) {
               HasSubstr("length is 2"));
 }
 
-// [bus:Bus Messages / GET_DEVICES]
+// [bus:Bus Messages / GET_DEVICES / Bus]
 TEST(MalformedPayload, BitmapIsNotAnEighthOfCount) {
   EXPECT_THAT(ParseError<GetDevicesResponse>("0302 0000 0000 0f00 0000 1000 0000 ff"),
               HasSubstr("count is 16, which is not the 1 bytes of bitmap"));
@@ -204,8 +240,8 @@ TEST(RefusedEncoding, BusMessageWithADeviceNumber) {
   EXPECT_THAT(EncodeError(PingRequest{1}, {5, 0}), HasSubstr("dev_num is 5"));
 }
 
-// [driver:Revisions / Driver Limits]
-// [device:Revisions / Device Limits]
+// [driver:Basic Concepts / Revisions / Driver Limits]
+// [device:Basic Concepts / Revisions / Device Limits]
 TEST(RefusedEncoding, OverTheLimitOfTheConnection) {
   EXPECT_EQ(EncodeError(SetVqueueRequest{}, {}, 48), "");
   EXPECT_THAT(EncodeError(SetVqueueRequest{}, {}, 47), HasSubstr("the connection's limit is 47"));

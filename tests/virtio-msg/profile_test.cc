@@ -80,6 +80,7 @@ using Bodies =
                    WindowExtendResponse, WindowWithdrawRequest, WindowWithdrawResponse>;
 TYPED_TEST_SUITE(AnyValues, Bodies);
 
+// [driver:Basic Concepts / Common Message Format / Driver]
 // The payload is made of random bytes with a right count: what is parsed and encoded again is the
 // same, reserved fields as zeros.
 TYPED_TEST(AnyValues, SurviveParsingAndEncoding) {

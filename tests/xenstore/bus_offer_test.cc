@@ -38,6 +38,7 @@ class BusOfferTest : public testing::Test {
   std::unique_ptr<MemoryStore> frontend_ = tree_.Connect(5);
 };
 
+// [bus:Basic Concepts / Revisions / Advertising Transport Parameters]
 TEST_F(BusOfferTest, FrontendReadsWhatTheBackendOffered) {
   ASSERT_TRUE(WriteOffer(*backend_, kOfferedBus, kOffer).ok());
   EXPECT_EQ(tree_.Value(Back("state")), "2");
@@ -46,6 +47,7 @@ TEST_F(BusOfferTest, FrontendReadsWhatTheBackendOffered) {
   EXPECT_EQ(*offer, kOffer);
 }
 
+// [bus:Basic Concepts / Revisions / Advertising Transport Parameters]
 TEST_F(BusOfferTest, BackendReadsWhatTheFrontendRequested) {
   ASSERT_TRUE(WriteRequest(*frontend_, kOfferedBus, kRequest).ok());
   EXPECT_EQ(tree_.Value(Front("state")), "3");

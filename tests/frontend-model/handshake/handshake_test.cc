@@ -151,6 +151,7 @@ TEST_F(HandshakeTest, AWindowBeyondTheOfferIsRefusedBeforeAnythingIsGranted) {
   EXPECT_EQ(GuestGrants(), 0);
 }
 
+// [driver:Basic Concepts / Revisions / Driver Limits]
 TEST_F(HandshakeTest, AnOfferWithoutOurVersionIsRefused) {
   offer_.versions = {2, 3};
   backend_->Offer(offer_);
