@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "backend/session/map_bus.h"
 #include "grants/directory.h"
 #include "tests/benchmarks/figure.h"
 #include "tests/benchmarks/processors.h"
@@ -34,6 +35,7 @@ absl::StatusOr<std::vector<Figure>> Mapping(const Options& options) {
   absl::StatusOr<std::unique_ptr<grants::GrantMapper>> mapper = (*in_dom0)->OpenGrantMapper();
   if (!mapper.ok()) return mapper.status();
 
+  const auto budget = std::make_shared<backend::PageBudget>(pages);
   // Xen runs on the processor that calls it, and so does what stands for it here.
   const OnProcessor here(0);
   KeepProcessOn(0, (*xen)->pid());
@@ -41,8 +43,8 @@ absl::StatusOr<std::vector<Figure>> Mapping(const Options& options) {
   for (int round = 0; round < (options.quick ? 5 : 31); ++round) {
     absl::Time start = absl::Now();
     {
-      absl::StatusOr<grants::GrantMapping> ours = grants::MapWindow(
-          **mapper, *guest, directory->refs().front(), pages, {.max_pages = pages});
+      absl::StatusOr<grants::GrantMapping> ours =
+          backend::MapWindowPages(**mapper, *guest, directory->refs().front(), pages, budget);
       if (!ours.ok()) return ours.status();
       const absl::Duration took = absl::Now() - start;
       start = absl::Now();

@@ -116,6 +116,23 @@ TEST_P(DataTest, OneGuestMayHaveSeveralBuses) {
   }
 }
 
+TEST_P(DataTest, TheLeastMessageSizeIsEnough) {
+  const std::string content = Machine::Pattern(1 << 20, 29);
+  const grants::DomainId guest =
+      Guest("g1", {absl::StrCat("type=blk,path=", machine_->MakeFile("g1.img", content))});
+  auto connection = machine_->Connect(guest, {.message_size = 52});
+  ASSERT_TRUE(connection.ok()) << connection.status();
+  {
+    auto disk = OpenDisk(**connection);
+    ASSERT_NE(disk, nullptr);
+    auto block = (*connection)->memory().Allocate(content.size(), 4096);
+    ASSERT_TRUE(block.ok()) << block.status();
+    ASSERT_EQ(disk->Read(0, block->address(), block->size(), After(kPatience)), absl::OkStatus());
+    EXPECT_EQ(std::memcmp(block->bytes().data(), content.data(), content.size()), 0);
+  }
+  EXPECT_EQ((*connection)->Close(), absl::OkStatus());
+}
+
 TEST_P(DataTest, BuffersInAnExtensionOfTheWindowWorkUntilItIsWithdrawn) {
   const std::string content = Machine::Pattern(1 << 20, 30);
   const grants::DomainId guest =
