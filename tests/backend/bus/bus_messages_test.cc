@@ -187,8 +187,8 @@ TEST_F(BusMessagesTest, DeviceEventsOfAFrontendThatDoesNotReadStayFew) {
   EXPECT_EQ(last.As<wire::EventDevice>().device_bus_state, wire::kDeviceRemoved);
 }
 
+// [bus:Device Operation / Hotplug and Removal / Bus]
 // READY is not swallowed by the REMOVED that follows before the frontend reads.
-// [bus:Device Operation / Hotplug and Removal]
 TEST_F(BusMessagesTest, DeviceThatCameAndWentWhileNobodyReadIsAnnouncedBothTimes) {
   Push(0, 1, wire::PingRequest{1});
   AddDevice(3, /*announce=*/true);

@@ -124,8 +124,8 @@ TEST_F(BusRequestsTest, RequestsOfADeviceThatIsRemovedMeanwhileAreAllAnswered) {
   EXPECT_EQ(all[3].As<wire::EventDevice>().device_bus_state, wire::kDeviceRemoved);
 }
 
+// [bus:Device Operation / Hotplug and Removal / Bus]
 // A device that still writes the driver's memory neither says that it is gone nor answers a reset.
-// [bus:Device Operation / Hotplug and Removal]
 TEST_F(BusRequestsTest, DeviceThatIsTakenAwaySaysNothingBeforeItHasDrained) {
   MakeSlow();
   endpoint_->RemoveDevice(1, [] {});
@@ -182,12 +182,12 @@ class ForgottenEventsTest : public BusRequestsTest {
   }
 };
 
-// [device:Device Operation / Reset]
+// [device:Device Operation / Reset / Device]
 TEST_F(ForgottenEventsTest, NoneFollowsTheAnswerOfAReset) {
   EXPECT_THAT(EventsAfterTheAnswerOf(wire::SetDeviceStatusRequest{0}), IsEmpty());
 }
 
-// [device:Transport Messages / VIRTIO_MSG_RESET_VQUEUE]
+// [device:Transport Messages / VIRTIO_MSG_RESET_VQUEUE / Device]
 TEST_F(ForgottenEventsTest, OfAQueueNoneFollowsTheAnswerOfItsReset) {
   EXPECT_THAT(EventsAfterTheAnswerOf(wire::ResetVqueueRequest{0}),
               ElementsAre(MessageId::kEventConfig));

@@ -172,8 +172,8 @@ class EndsOfAccessTest : public BusRig, public ::testing::WithParamInterface<Way
   std::vector<MessageId> late_;
 };
 
-// [device:Device Operation / Reset]
-// [device:Transport Messages / VIRTIO_MSG_RESET_VQUEUE]
+// [device:Device Operation / Reset / Device]
+// [device:Transport Messages / VIRTIO_MSG_RESET_VQUEUE / Device]
 TEST_P(EndsOfAccessTest, TheAnswerWaitsForTheDiskAndNothingIsTouchedAfterwards) {
   RingDriver ring = MakeBusyDisk();
   io_.Complete();  // one has ended, and its EVENT_USED may be due
