@@ -286,7 +286,8 @@ TEST_F(DeviceTransportTest, ShutdownWhileAResetWaitsAnswersItAndEnds) {
   EXPECT_EQ(late, 0u);
 }
 
-// [device:Basic Concepts / Configuration Generation Count / Device] also where the device changes
+// [device:Basic Concepts / Configuration Generation Count / Device]
+// Also where the device changes
 // it because of what the driver negotiated, and back.
 TEST_F(DeviceTransportTest, NegotiatingAndResetStepTheGenerationWhenTheyChangeConfiguration) {
   const std::vector<std::byte> plain = device_->config;
@@ -333,7 +334,7 @@ TEST_F(DeviceTransportTest, TheEndOfADeviceWaitsForWhatItDoesForItself) {
   EXPECT_TRUE(gone);
 }
 
-// [device:Transport Messages / VIRTIO_MSG_GET_SHM]
+// [device:Transport Messages / VIRTIO_MSG_GET_SHM / Device]
 TEST_F(DeviceTransportTest, NoSharedMemoryRegionExists) {
   const auto response = transport_->Handle(wire::GetShmRequest{3});
   EXPECT_EQ(response.index, 3u);

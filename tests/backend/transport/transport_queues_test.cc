@@ -133,7 +133,7 @@ TEST_F(TransportQueuesTest, ARingThatWasInUseGoesOnWithResume) {
   EXPECT_EQ(memory_.Load<uint32_t>(ring0_.layout().device + wire::kUsedRingOffset + 8 * 15), 4u);
 }
 
-// [device:Device Operation / Virtqueue Changes During Operation]
+// [device:Device Operation / Virtqueue Changes During Operation / Device]
 TEST_F(TransportQueuesTest, QueueCanBeSetUpWhileTheDeviceRuns) {
   GoLive();
   ring1_.WriteDesc(0, {.address = kBuffer, .length = 64, .flags = kWrite});
