@@ -37,7 +37,13 @@ absl::Status AssignNumbers(NodeAccess& nodes, const BusAddress& bus,
   uint32_t next = 0;
   for (AttachItem& item : items) {
     if (item.attached || item.entry.number.has_value()) continue;
-    while (next <= UINT16_MAX && used.contains(static_cast<uint16_t>(next))) ++next;
+    // A node that a transaction meets for the first time is as it is now, and may be newer than the
+    // list; the commit finds out about that.
+    while (next <= UINT16_MAX &&
+           (used.contains(static_cast<uint16_t>(next)) ||
+            nodes.Read(absl::StrCat(bus.BackendPath(), "/", kDevice, "/", next)).ok())) {
+      ++next;
+    }
     if (next > UINT16_MAX) {
       return absl::InvalidArgumentError(absl::StrCat(item.label, ": no device number is free"));
     }

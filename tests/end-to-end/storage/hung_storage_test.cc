@@ -74,7 +74,7 @@ class HungStorageTest : public testing::Test {
       GTEST_SKIP() << "SKIPPED: " << waiting_ << " does not tell of requests in the kernel";
     }
     store_ = *xenstore::OpenStore(machine_->xen().StoreSocket(0));
-    auto guest = machine_->CreateGuest("g1", {"type=rng"});
+    auto guest = machine_->CreateGuest("g1", {});
     ASSERT_TRUE(guest.ok()) << guest.status();
     guest_ = *guest;
   }
