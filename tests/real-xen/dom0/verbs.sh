@@ -136,5 +136,6 @@ diagnose() {
     [ ! -e "$log" ] || { echo "--- ${log##*/}"; tail -n 40 "$log"; }
   done
   echo "--- xl dmesg"; xl dmesg | tail -n 5
+  echo "--- Dom0's kernel"; dmesg | tail -n 20
   [ -z "${DRIVER:-}" ] || { echo "--- vmsgd's log in $DRIVER"; in_guest $DRIVER 'tail -n 60 /tmp/vmsgd.log'; }
 }

@@ -17,10 +17,12 @@
 #include <iostream>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "frontend-model/bus/bus_connection.h"
 #include "frontend-model/transport/device_client.h"
@@ -39,7 +41,7 @@ using frontend::DriverQueue;
 using frontend::GuestBlock;
 using xenstore::XenbusState;
 
-constexpr auto kPatience = std::chrono::minutes(2);
+constexpr auto kPatience = std::chrono::minutes(5);
 constexpr uint32_t kWindowPages = 512, kExtensionPages = 128;
 constexpr uint64_t kPage = 4096;
 constexpr uint32_t kRequests = 16, kTransfer = 16 * 1024;
@@ -84,23 +86,7 @@ class Driver {
     data_ = *std::move(data);
     headers_ = *std::move(headers);
     for (uint32_t i = 0; i < kRequests; ++i) {
-      const bool read = i % 2 == 0;
-      const uint64_t header = headers_.address() + uint64_t{64} * i;
-      const wire::BlkRequestHeader request = {
-          .type = read ? wire::kBlkRequestIn : wire::kBlkRequestOut,
-          .reserved = 0,
-          .sector = uint64_t{i} * kTransfer / 512};
-      std::memcpy(headers_.bytes().data() + size_t{64} * i, &request, sizeof request);
-      std::memset(data_.bytes().data() + size_t{kTransfer} * i, 'w', kTransfer);
-      absl::StatusOr<bool> added =
-          queue_->Add({{.address = header, .size = 16},
-                       {.address = data_.address() + uint64_t{kTransfer} * i,
-                        .size = kTransfer,
-                        .device_writes = read},
-                       {.address = header + 32, .size = 1, .device_writes = true}},
-                      i);
-      if (!added.ok()) return added.status();
-      if (!*added) return absl::InternalError("the queue is too small");
+      if (absl::Status status = Add(i); !status.ok()) return status;
     }
     if (absl::Status status = device_->Publish(0); !status.ok()) return status;
     absl::Status status =
@@ -124,7 +110,9 @@ class Driver {
   absl::Status AnswerPoliteRemoval() {
     absl::Status status =
         bus_->bus().WaitUntil([this] { return device_->removal_requested(); }, After(kPatience));
-    return status.ok() ? device_->Reset() : status;
+    if (status.ok()) status = device_->Reset();
+    // The reset's answer has come before; this says the same.
+    return device_->removed() ? absl::OkStatus() : status;
   }
   // Whatever was asked before: the driver does nothing until the device is gone.
   absl::Status AwaitRemoval() {
@@ -166,6 +154,48 @@ class Driver {
   }
 
  private:
+  absl::Status Add(uint32_t number) {
+    const bool read = number % 2 == 0;
+    const uint64_t header = headers_.address() + uint64_t{64} * number;
+    const uint64_t data = data_.address() + uint64_t{kTransfer} * number;
+    const wire::BlkRequestHeader request = {
+        .type = read ? wire::kBlkRequestIn : wire::kBlkRequestOut,
+        .reserved = 0,
+        .sector = uint64_t{number} * kTransfer / 512};
+    std::memcpy(bus_->memory().At(header, sizeof request), &request, sizeof request);
+    std::memset(bus_->memory().At(data, kTransfer), 'w', kTransfer);
+    absl::StatusOr<bool> added =
+        queue_->Add({{.address = header, .size = 16},
+                     {.address = data, .size = kTransfer, .device_writes = read},
+                     {.address = header + 32, .size = 1, .device_writes = true}},
+                    number);
+    if (!added.ok()) return added.status();
+    return *added ? absl::OkStatus() : absl::InternalError("the queue is too small");
+  }
+  // What the disk has done it gets again: all requests are always there.
+  absl::Status Refill() {
+    bool more = false;
+    for (;;) {
+      absl::StatusOr<std::optional<DriverQueue::Completion>> done = queue_->Pop();
+      if (!done.ok()) return done.status();
+      if (!*done) return more ? device_->Publish(0) : absl::OkStatus();
+      if (absl::Status status = Add(static_cast<uint32_t>((*done)->cookie)); !status.ok()) {
+        return status;
+      }
+      more = true;
+    }
+  }
+  absl::Status StayBusyUntil(absl::FunctionRef<bool()> end) {
+    absl::Status refilled;
+    absl::Status status = bus_->bus().WaitUntil(
+        [&] {
+          if (end()) return true;
+          refilled = Refill();
+          return !refilled.ok();
+        },
+        After(kPatience));
+    return status.ok() ? refilled : status;
+  }
   absl::Status Say(absl::string_view step) { return store_->Write("data/ends", step); }
   uint64_t Size(uint32_t first) const {
     return kPage * (first == extension_ ? kExtensionPages : kWindowPages);
