@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "text/foreign_text.h"
 #include "xenstore/text_value.h"
 
 namespace vmsg::xenstore {

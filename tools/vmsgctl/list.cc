@@ -11,6 +11,7 @@
 #include "text/foreign_text.h"
 #include "tools/vmsgctl/commands.h"
 #include "tools/vmsgctl/inventory.h"
+#include "xenstore/bus_offer.h"
 #include "xenstore/toolstack/domain_names.h"
 
 namespace vmsg::ctl {
