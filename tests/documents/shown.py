@@ -53,6 +53,7 @@ SHOWN = {
         'target=/srv/x.img" ]': Text("a line of an xl config"),
         "journalctl -k -g 'type=1326.*vmsgd'": NotRun("the kernel's log is another machine's here"),
         "guest 3 bus 0 device 0: blk connected": Text("lines of vmsgd's log"),
+        "disk requests are copied (bounce)": Text("a line of vmsgd's log"),
         "xl restore -p g1.save": NotRun("needs a real Xen"),
         "systemctl reload vmsgd": NotRun("needs systemd as process 1"),
         "xen-emu serve --dir /tmp/xen &": Run(served=False),

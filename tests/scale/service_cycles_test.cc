@@ -53,6 +53,7 @@ class ServiceCyclesTest : public ::testing::Test {
     workers_ = std::make_unique<backend::WorkerPool>();
     store_ = tree_.Connect(0);
     observer_ = tree_.Connect(0);
+    services_.trace = std::make_shared<backend::Trace>();
     services_.store = store_.get();
     services_.loop = loop_.get();
     services_.workers = workers_.get();

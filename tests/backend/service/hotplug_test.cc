@@ -189,9 +189,9 @@ TEST_F(HotplugTest, DiskErrorsStandInTheEntryUntilItIsOpenedAnew) {
     auto block = (*connection)->memory().Allocate(4096, 4096);
     ASSERT_TRUE(block.ok()) << block.status();
     const auto deadline = frontend::After(std::chrono::seconds(20));
-    EXPECT_TRUE((*disk)->Read(64, block->address(), 4096, deadline).ok());
+    EXPECT_TRUE((*disk)->Read(32768, block->address(), 4096, deadline).ok());
     ASSERT_EQ(truncate(path.c_str(), 4096), 0);
-    EXPECT_FALSE((*disk)->Read(64, block->address(), 4096, deadline).ok());
+    EXPECT_FALSE((*disk)->Read(32768, block->address(), 4096, deadline).ok());
     WaitFor(bus_, Node(5, "io-errors"), "1");
     EXPECT_EQ(Read(bus_, Node(5, "io-error")), "read of 4096 bytes at 32768: the file ends before");
   }
