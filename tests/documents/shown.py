@@ -52,13 +52,17 @@ SHOWN = {
         'disk = [ "vdev=xvdb,format=raw,backendtype=standalone,specification=virtio,access=rw,'
         'target=/srv/x.img" ]': Text("a line of an xl config"),
         "journalctl -k -g 'type=1326.*vmsgd'": NotRun("the kernel's log is another machine's here"),
-        "guest 3 bus 0 device 0: blk connected": Text("lines of vmsgd's log"),
+        "vmsgd 0.1.0: serving on native with 3 I/O threads": Text("lines of vmsgd's log"),
+        "guest 3 bus 0 device 0: write of 4096 bytes at 1048576: No space left on device (ENOSPC); "
+        "17 I/O errors since it was attached": Text("a line of vmsgd's log"),
         "disk requests are copied (bounce)": Text("a line of vmsgd's log"),
         "xl restore -p g1.save": NotRun("needs a real Xen"),
         "systemctl reload vmsgd": NotRun("needs systemd as process 1"),
         "xen-emu serve --dir /tmp/xen &": Run(served=False),
     },
     "docs/performance.md": {
+        "tests/real-xen/run --scenarios tests/benchmarks/xen --show bounce":
+            NotRun("needs the rig, and takes as long as a benchmark"),
         "tools/bench real-xen": NotRun("boots a machine and measures for minutes"),
         "tools/bench": NotRun("measures for minutes, and needs the processors for itself"),
     },
