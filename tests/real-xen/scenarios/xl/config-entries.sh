@@ -85,7 +85,7 @@ create broken '"type=rng", "type=blk,path"' 'vmsg-frontend list >/tmp/first 2>&1
 printf '%s\n' 'name = "twice"' 'virtio_msg = [ "type=console" ]' >/etc/xen/auto/twice.cfg
 create twice '"type=rng"' : -p
 expect_reason '/etc/xen/broken.cfg: virtio_msg[1]' "/libxl/$(domid broken)/virtio-msg/error"
-expect_reason '/etc/xen/auto/twice.cfg and /etc/xen/twice.cfg' "/libxl/$(domid twice)/virtio-msg/error"
+expect_reason '/etc/xen/twice.cfg and /etc/xen/auto/twice.cfg' "/libxl/$(domid twice)/virtio-msg/error"
 xl destroy twice
 expect_devices broken "device/virtio-msg/0/backend: No such file"
 third=$(domid broken)
