@@ -6,7 +6,7 @@
 namespace vmsg::backend {
 
 uint32_t PageBudget::left() const {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   return left_;
 }
 
@@ -31,7 +31,7 @@ void PageBudget::Erase(grants::GrantRef ref) {
 absl::StatusOr<std::shared_ptr<PageClaim>> PageClaim::Take(std::shared_ptr<PageBudget> budget,
                                                            uint32_t pages) {
   {
-    absl::MutexLock lock(&budget->mutex_);
+    std::lock_guard lock(budget->mutex_);
     if (pages > budget->left_) {
       return absl::OutOfRangeError(absl::StrCat("a window of ", pages,
                                                 " pages refused: this guest may map ",
@@ -43,13 +43,13 @@ absl::StatusOr<std::shared_ptr<PageClaim>> PageClaim::Take(std::shared_ptr<PageB
 }
 
 PageClaim::~PageClaim() {
-  absl::MutexLock lock(&budget_->mutex_);
+  std::lock_guard lock(budget_->mutex_);
   budget_->left_ += pages_;
   for (const grants::GrantRef ref : refs_) budget_->Erase(ref);
 }
 
 absl::Status PageClaim::Add(absl::Span<const grants::GrantRef> refs) {
-  absl::MutexLock lock(&budget_->mutex_);
+  std::lock_guard lock(budget_->mutex_);
   for (size_t i = 0; i < refs.size(); ++i) {
     if (budget_->Insert(refs[i])) continue;
     for (const grants::GrantRef ref : refs.first(i)) budget_->Erase(ref);

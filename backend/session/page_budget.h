@@ -4,14 +4,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <utility>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
 #include "grants/xen_types.h"
 
@@ -33,16 +32,16 @@ class PageBudget {
   // guest claims beyond that many for each of its pages costs a hash table's entry.
   static constexpr uint64_t kLowRefsPerPage = 8;
 
-  // False: it is claimed.
-  bool Insert(grants::GrantRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Erase(grants::GrantRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // With mutex_ held. False: it is claimed.
+  bool Insert(grants::GrantRef ref);
+  void Erase(grants::GrantRef ref);
 
   const uint64_t low_refs_;
-  mutable absl::Mutex mutex_;
-  uint32_t left_ ABSL_GUARDED_BY(mutex_);
+  mutable std::mutex mutex_;  // of all that follows
+  uint32_t left_;
   // Of all claims: bounded by the budget and by the rings of the buses that a guest may have.
-  std::vector<uint64_t> low_ ABSL_GUARDED_BY(mutex_);  // a bit for each; grows to the highest seen
-  absl::flat_hash_set<grants::GrantRef> high_ ABSL_GUARDED_BY(mutex_);
+  std::vector<uint64_t> low_;  // a bit for each; grows to the highest seen
+  absl::flat_hash_set<grants::GrantRef> high_;
 };
 
 // Pages taken out of a budget, and the grants that they turned out to be; given back at its end.

@@ -173,6 +173,7 @@ TEST_F(ResumeTest, ArmingAsksForTheKickThatComesNext) {
     driver->MakeAvailable(3);
     EXPECT_TRUE(driver->MustKick(3, 4));
     EXPECT_EQ(PopHead(), 3);
+    ReturnAll(0);
   }
 }
 

@@ -69,9 +69,11 @@ TEST_F(BusOnStoreTest, BothSidesShakeHandsThenTheBusIsRemoved) {
   EXPECT_TRUE(absl::IsNotFound(dom0_->Read(kBus.FrontendPath()).status()));
 }
 
-// Looks until `wanted` lines were reported.
+// Looks until `wanted` lines were reported. "front 3" again at once counts once: it is reported for
+// each event of the frontend's state, and the first one, which every new watch gets, may only be
+// seen when the state is 3 already.
 std::vector<std::string> Discover(BusDiscovery& discovery, Store& store,
-                                  RecordingListener& listener, size_t wanted) {
+                                  RecordingListener& listener, std::string& last, size_t wanted) {
   std::vector<std::string> lines;
   while (lines.size() < wanted) {
     absl::StatusOr<bool> more = discovery.Process();
@@ -79,7 +81,10 @@ std::vector<std::string> Discover(BusDiscovery& discovery, Store& store,
       ADD_FAILURE() << more.status();
       return lines;
     }
-    for (std::string& line : listener.Take()) lines.push_back(std::move(line));
+    for (std::string& line : listener.Take()) {
+      if (line != last) lines.push_back(line);
+      last = std::move(line);
+    }
     pollfd ready{.fd = store.fd(), .events = POLLIN, .revents = 0};
     if (!*more && lines.size() < wanted && poll(&ready, 1, 60'000) != 1) {
       ADD_FAILURE() << "nothing came";
@@ -95,7 +100,10 @@ TEST_F(BusOnStoreTest, DiscoveryInADriverDomain) {
   absl::StatusOr<std::unique_ptr<BusDiscovery>> discovery =
       BusDiscovery::Start(backend.get(), &listener, *OwnDomain(*backend));
   ASSERT_TRUE(discovery.ok()) << discovery.status();
-  const auto next = [&](size_t lines) { return Discover(**discovery, *backend, listener, lines); };
+  std::string last;
+  const auto next = [&](size_t lines) {
+    return Discover(**discovery, *backend, listener, last, lines);
+  };
   ASSERT_TRUE(AddDevices(*dom0_, kBus, {{7, "rng", {}}}).ok());
   EXPECT_THAT(next(2), ElementsAre("appeared 5/2 front 1 ours 1", "device 5/2 7 rng{}"));
   ASSERT_TRUE(guest_->Write(kBus.FrontendPath() + "/state", "3").ok());
@@ -122,14 +130,15 @@ TEST_F(BusOnStoreTest, DiscoveryInDom0SeesADestroyedGuest) {
       BusDiscovery::Start(backend.get(), &listener, *OwnDomain(*backend));
   ASSERT_TRUE(discovery.ok()) << discovery.status();
   ASSERT_TRUE(AddDevices(*dom0_, {5, 0, 0}, {}).ok());
-  EXPECT_THAT(Discover(**discovery, *backend, listener, 1),
+  std::string last;
+  EXPECT_THAT(Discover(**discovery, *backend, listener, last, 1),
               ElementsAre("appeared 5/0 front 1 ours 1"));
   ASSERT_TRUE(dom0_->Remove("/local/domain/5").ok());
   server_.Run([](emu::store::StoreServer& store) { EXPECT_TRUE(store.ReleaseDomain(5).ok()); });
-  std::vector<std::string> lines = Discover(**discovery, *backend, listener, 1);
+  std::vector<std::string> lines = Discover(**discovery, *backend, listener, last, 1);
   // The nodes go first, and the domain then, or both are seen at once.
   if (lines.back() != "changed 5/0 front gone ours 1 offline") {
-    EXPECT_THAT(Discover(**discovery, *backend, listener, 1),
+    EXPECT_THAT(Discover(**discovery, *backend, listener, last, 1),
                 ElementsAre("changed 5/0 front gone ours 1 offline"));
   }
 }
