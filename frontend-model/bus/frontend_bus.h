@@ -56,7 +56,7 @@ class FrontendBus {
   static constexpr size_t kMaxOutstanding = 64;   // requests awaiting responses
   static constexpr size_t kMaxPingBacklog = 64;   // answers that wait for space in the ring
   static constexpr int kMaxRecordsPerPoll = 128;  // then drivers get their turn
-  static constexpr Clock::duration kDefaultMaxSpin = std::chrono::microseconds(50);
+  static constexpr Clock::duration kDefaultMaxSpin = std::chrono::microseconds(200);
 
   FrontendBus(RingMemory memory, RingTerms terms, grants::EventChannels* events,
               grants::EventPort port);

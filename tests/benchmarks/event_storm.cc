@@ -13,9 +13,9 @@
 namespace vmsg::bench {
 namespace {
 
-constexpr auto kPatience = std::chrono::seconds(60);
+constexpr auto kStormPatience = std::chrono::seconds(60);
 constexpr uint32_t kBlock = 4096;
-constexpr size_t kImageBytes = size_t{16} << 20;
+constexpr size_t kStormImageBytes = size_t{16} << 20;
 
 // Another guest's processor. It is busy in either case: what is compared is what its events do to
 // the service, not what a busy processor does to the machine.
@@ -67,7 +67,7 @@ absl::StatusOr<std::vector<Figure>> EventStorm(const Options& options) {
   absl::StatusOr<grants::DomainId> bad = (*machine)->CreateGuest("bad", {"type=rng"});
   if (!bad.ok()) return bad.status();
   const std::string image =
-      (*machine)->MakeFile("disk.img", test::Machine::Pattern(kImageBytes, 1));
+      (*machine)->MakeFile("disk.img", test::Machine::Pattern(kStormImageBytes, 1));
   absl::StatusOr<grants::DomainId> good =
       (*machine)->CreateGuest("good", {absl::StrCat("type=blk,readonly=1,path=", image)});
   if (!good.ok()) return good.status();
@@ -86,12 +86,12 @@ absl::StatusOr<std::vector<Figure>> EventStorm(const Options& options) {
   if (!block.ok()) return block.status();
 
   const auto ping = [&](uint64_t i) {
-    return bus.Ping(static_cast<uint32_t>(i), frontend::After(kPatience)).status();
+    return bus.Ping(static_cast<uint32_t>(i), frontend::After(kStormPatience)).status();
   };
   const auto read = [&](uint64_t i) {
     // Somewhere else each time.
-    const uint64_t offset = i * 2654435761u % (kImageBytes / kBlock) * kBlock;
-    return (*disk)->Read(offset, block->address(), kBlock, frontend::After(kPatience));
+    const uint64_t offset = i * 2654435761u % (kStormImageBytes / kBlock) * kBlock;
+    return (*disk)->Read(offset, block->address(), kBlock, frontend::After(kStormPatience));
   };
   const uint64_t count = options.quick ? 2'000 : 20'000;
   std::vector<Pair> pings, reads;

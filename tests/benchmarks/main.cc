@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_format.h"
 #include "tests/benchmarks/sections.h"
 
@@ -29,10 +30,14 @@ int Main(const std::vector<std::string>& words) {
       json = true;
     } else if (word == "--quick") {
       options.quick = true;
+    } else if (absl::StartsWith(word, "--image=")) {
+      options.image = word.substr(sizeof("--image=") - 1);
     } else if (word == "--help") {
       absl::PrintF(
-          "usage: vmsg-bench [--json] [--quick] [round-trip|block|mapping|idle|event-storm]...\n"
-          "--json: one object a line with name, value, unit, reference, ratio\n");
+          "usage: vmsg-bench [--json] [--quick] [--image=FILE]\n"
+          "                  [round-trip|block|mapping|idle|event-storm]...\n"
+          "--json: one object a line with name, value, unit, reference, ratio\n"
+          "--image=FILE: what block reads, a block device for instance\n");
       return 0;
     } else {
       wanted.push_back(word);

@@ -11,13 +11,13 @@
 namespace vmsg::xenstore {
 namespace {
 
-constexpr char kRoot[] = "/libxl";
+constexpr char kLibxl[] = "/libxl";
 constexpr char kConfig[] = "config";
 constexpr char kError[] = "error";
 // A node's value and path share 4096 bytes.
 constexpr size_t kMaxText = 3072;
 
-std::string MarkPath(uint64_t domain) { return absl::StrCat(kRoot, "/", domain, "/", kKind); }
+std::string MarkPath(uint64_t domain) { return absl::StrCat(kLibxl, "/", domain, "/", kKind); }
 
 absl::StatusOr<std::string> ReadOrEmpty(NodeAccess& nodes, const std::string& path) {
   absl::StatusOr<std::string> value = nodes.Read(path);
@@ -47,7 +47,7 @@ absl::Status WriteConfigMark(NodeAccess& nodes, uint16_t domain, const ConfigMar
 
 absl::StatusOr<std::vector<uint16_t>> ListConfigMarks(NodeAccess& nodes) {
   std::vector<uint16_t> domains;
-  absl::StatusOr<std::vector<std::string>> names = nodes.List(kRoot);
+  absl::StatusOr<std::vector<std::string>> names = nodes.List(kLibxl);
   if (absl::IsNotFound(names.status()) || absl::IsPermissionDenied(names.status())) return domains;
   if (!names.ok()) return names.status();
   for (const std::string& name : *names) {

@@ -91,7 +91,9 @@ void Alignments(const UniqueFd& fd, BlkImage* image) {
   struct statx more = {};
   if (statx(fd.get(), "", AT_EMPTY_PATH, STATX_DIOALIGN, &more) == 0 &&
       (more.stx_mask & STATX_DIOALIGN) != 0 && more.stx_dio_mem_align != 0) {
-    image->memory_alignment = more.stx_dio_mem_align;
+    // Not less than a block: zram says 512, takes blocks of 4096 for whole pages and writes past a
+    // buffer that begins elsewhere (Linux 6.18).
+    image->memory_alignment = std::max(more.stx_dio_mem_align, image->logical_block);
     image->offset_alignment = more.stx_dio_offset_align;
   }
 #endif

@@ -23,7 +23,7 @@
 #include "absl/strings/str_cat.h"
 #include "grants/directory.h"
 #include "grants/platform.h"
-#include "tests/benchmarks/bare.h"
+#include "tests/benchmarks/disk/bare_reader.h"
 
 namespace vmsg {
 namespace {

@@ -55,7 +55,7 @@ const char* HelpText() {
          "                         processors, at most 4\n"
          "  --max-window-pages=N   pages of 4 KiB that one guest may have mapped, 512 at least;\n"
          "                         default 65536\n"
-         "  --spin-us=N            longest time a thread polls before it sleeps; default 50,\n"
+         "  --spin-us=N            longest time a thread polls before it sleeps; default 200,\n"
          "                         0: never\n"
          "  --bounce=auto|on|off   copy disk requests, so that none at the disk names a guest's\n"
          "                         pages; default auto: in a PV domain\n"

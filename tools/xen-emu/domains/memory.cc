@@ -17,7 +17,7 @@ namespace {
 
 constexpr size_t kPageSize = grants::kPageSize;
 
-absl::Status Failed(absl::string_view what) {
+absl::Status MemoryFailed(absl::string_view what) {
   return absl::ResourceExhaustedError(absl::StrCat("xen-emu: ", what, ": ", strerror(errno)));
 }
 
@@ -25,17 +25,17 @@ absl::Status Failed(absl::string_view what) {
 
 absl::StatusOr<OwnedFd> CreateSealedFile(const char* name, size_t size) {
   OwnedFd file(memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  if (!file) return Failed("no memory file");
-  if (ftruncate(file.get(), static_cast<off_t>(size)) != 0) return Failed("no memory file");
+  if (!file) return MemoryFailed("no memory file");
+  if (ftruncate(file.get(), static_cast<off_t>(size)) != 0) return MemoryFailed("no memory file");
   if (fcntl(file.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
-    return Failed("the memory file cannot be sealed");
+    return MemoryFailed("the memory file cannot be sealed");
   }
   return file;
 }
 
 absl::StatusOr<OwnedFd> ReopenReadOnly(const OwnedFd& file) {
   OwnedFd reopened(open(absl::StrCat("/proc/self/fd/", file.get()).c_str(), O_RDONLY | O_CLOEXEC));
-  if (!reopened) return Failed("the memory file cannot be opened read-only");
+  if (!reopened) return MemoryFailed("the memory file cannot be opened read-only");
   return reopened;
 }
 
