@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "backend/runtime/rate_limited_log.h"
 
+#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -17,6 +18,10 @@ namespace vmsg::backend {
 namespace {
 
 constexpr size_t kMaxLine = 1024;
+
+// Of stderr: what one thread saw room for, another must not take.
+std::mutex g_stderr;
+uint64_t g_lost = 0;  // guarded by g_stderr: lines since the last one that was taken
 
 std::atomic<LogLevel> g_most_verbose = LogLevel::kInfo;
 std::atomic<LogStyle> g_style = LogStyle::kPlain;
@@ -73,7 +78,18 @@ bool LogEnabled(LogLevel level) { return level <= g_most_verbose; }
 
 void Log(LogLevel level, absl::string_view text) {
   if (!LogEnabled(level)) return;
-  const std::string line = absl::StrCat(Prefix(level), CleanText(text, kMaxLine), "\n");
+  std::string line = absl::StrCat(Prefix(level), CleanText(text, kMaxLine), "\n");
+  std::lock_guard lock(g_stderr);
+  // A pipe that is ready takes 4 KiB at once, a socket more.
+  pollfd room = {.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
+  if (poll(&room, 1, 0) == 0) {
+    ++g_lost;
+    return;
+  }
+  if (g_lost > 0) {
+    line = absl::StrCat(Prefix(LogLevel::kWarning), std::exchange(g_lost, 0),
+                        " lines are lost: standard error took none\n", line);
+  }
   [[maybe_unused]] ssize_t written = write(STDERR_FILENO, line.data(), line.size());
 }
 

@@ -16,7 +16,9 @@ namespace vmsg::backend {
 enum class LogLevel { kError = 3, kWarning = 4, kInfo = 6, kDebug = 7 };  // syslog's numbers
 
 // One line to stderr, at once and whole. `text` is cleaned (text/foreign_text.h), so that what a
-// guest wrote cannot forge a line, and cut when it is long. Thread-safe.
+// guest wrote cannot forge a line, and cut when it is long. Never waits for a pipe's, a journal's
+// or a terminal's reader, who would hold up the guests: the line is lost then, and the next one
+// that is taken says how many were. Thread-safe.
 void Log(LogLevel level, absl::string_view text);
 
 enum class LogStyle {

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "backend/runtime/rate_limited_log.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <string>
 
@@ -77,6 +79,27 @@ TEST(Log, LinesAreCutAtALimit) {
   CaptureStderr();
   Log(LogLevel::kError, std::string(100'000, 'x'));
   EXPECT_LE(GetCapturedStderr().size(), 1025u);
+}
+
+// A pager that was stopped, a journal that hangs: without the look before, this never ends.
+TEST(Log, AReaderThatStopsStopsNobody) {
+  int ends[2];
+  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+  const int stderr_before = dup(STDERR_FILENO);
+  ASSERT_EQ(dup2(ends[1], STDERR_FILENO), STDERR_FILENO);
+  for (int i = 0; i < 100; ++i) Log(LogLevel::kError, std::string(5'000, 'x'));
+  std::string text(1 << 20, 0);
+  ssize_t got = read(ends[0], text.data(), text.size());
+  EXPECT_GT(got, 32'768);
+  const auto passed = std::count(text.begin(), text.begin() + got, '\n');
+  Log(LogLevel::kError, "read again");
+  Log(LogLevel::kError, "and again");
+  dup2(stderr_before, STDERR_FILENO);
+  got = read(ends[0], text.data(), text.size());
+  EXPECT_EQ(text.substr(0, got),
+            std::to_string(100 - passed) +
+                " lines are lost: standard error took none\nread again\nand again\n");
+  for (const int fd : {ends[0], ends[1], stderr_before}) close(fd);
 }
 
 TEST(Log, IsWrittenForWhoeverReadsIt) {
