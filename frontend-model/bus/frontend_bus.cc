@@ -58,7 +58,8 @@ absl::StatusOr<wire::Message> FrontendBus::AwaitResponse(
     absl::StatusOr<wire::Message> message = wire::Message();
     bool here = false;
   };
-  Answer answer{.payload = call_payload_};
+  // What is resumed asks while somebody else's answer may just have come.
+  Answer answer{.payload = call_payloads_[resuming_ ? 1 : 0]};
   const auto handler = [to = &answer](absl::StatusOr<wire::Message> message) {
     to->here = true;
     to->message = std::move(message);
@@ -68,6 +69,7 @@ absl::StatusOr<wire::Message> FrontendBus::AwaitResponse(
     to->message->payload = to->payload.first(payload.size());
   };
   absl::StatusOr<RequestToken> token = send(handler);
+  const Clock::duration paused_before = paused();
   if (absl::IsResourceExhausted(token.status())) {
     absl::Status waited = WaitUntil(
         [&] {
@@ -78,6 +80,7 @@ absl::StatusOr<wire::Message> FrontendBus::AwaitResponse(
     if (!waited.ok()) return waited;
   }
   if (!token.ok()) return token.status();
+  if (deadline != Deadline::max()) deadline += paused() - paused_before;
   absl::Status waited = WaitUntil([&] { return answer.here; }, deadline);
   if (answer.here) return std::move(answer.message);
   Cancel(*token);
@@ -99,6 +102,7 @@ absl::StatusOr<bool> FrontendBus::PushAvail(const PendingAvail& avail) {
 
 absl::Status FrontendBus::SendAvail(uint16_t dev_num, uint32_t queue, uint32_t next_offset) {
   if (!failure_.ok()) return failure_;
+  if (lost()) return absl::OkStatus();  // whoever comes next looks at all queues
   const PendingAvail avail = {dev_num, queue, next_offset};
   for (PendingAvail& waiting : avail_backlog_) {
     if (waiting.dev_num != dev_num || waiting.queue != queue) continue;
@@ -152,11 +156,13 @@ absl::StatusOr<bool> FrontendBus::PollRing() {
 
 absl::StatusOr<bool> FrontendBus::Poll() {
   if (!failure_.ok()) return failure_;
-  absl::StatusOr<bool> worked = PollRing();
+  absl::StatusOr<bool> worked = false;
+  if (!lost()) worked = PollRing();
   absl::Status status = worked.status();
   bool any = worked.ok() && *worked;
   // By index: a source's callbacks may add or remove sources.
   for (size_t i = 0; status.ok() && i < sources_.size(); ++i) any |= sources_[i]->Poll();
+  if (lost()) return failure_.ok() ? absl::StatusOr<bool>(any) : failure_;
   if (status.ok() && (!avail_backlog_.empty() || !ping_backlog_.empty())) status = SendBacklog();
   if (status.ok()) status = Flush();
   if (!status.ok()) Fail(status);
@@ -164,16 +170,23 @@ absl::StatusOr<bool> FrontendBus::Poll() {
   return any;
 }
 
-absl::Status FrontendBus::Flush() { return failure_.ok() ? link_.Flush() : failure_; }
+absl::Status FrontendBus::Flush() {
+  if (!failure_.ok()) return failure_;
+  return lost() ? absl::OkStatus() : link_.Flush();
+}
 
 void FrontendBus::Fail(absl::Status reason) {
   if (!failure_.ok() || reason.ok()) return;
   failure_ = std::move(reason);
+  DropRequests(failure_);
+}
+
+void FrontendBus::DropRequests(const absl::Status& reason) {
   for (Pending& slot : pending_) {
     if (!slot.used) continue;
     slot.used = false;
     ResponseHandler handler = std::exchange(slot.handler, nullptr);
-    handler(failure_);
+    handler(reason);
   }
 }
 
@@ -189,7 +202,10 @@ absl::Status FrontendBus::Sleep(int timeout_ms) {
   absl::InlinedVector<pollfd, 4> fds;
   for (const FdSource& source : fds_) fds.push_back({.fd = source.fd, .events = POLLIN});
   absl::Status slept = link_.Sleep(timeout_ms, std::span(fds.data(), fds.size()));
-  if (!slept.ok()) return slept;
+  return slept.ok() ? RunFds(std::span(fds.data(), fds.size())) : slept;
+}
+
+absl::Status FrontendBus::RunFds(std::span<const pollfd> fds) {
   for (const pollfd& ready : fds) {
     if (ready.revents == 0) continue;
     // Found anew each time, and taken out while it runs: it may add and remove descriptors, itself
@@ -207,12 +223,22 @@ absl::Status FrontendBus::Sleep(int timeout_ms) {
 
 absl::Status FrontendBus::WaitUntil(absl::FunctionRef<bool()> done, Deadline deadline) {
   constexpr int kLooksPerClockRead = 32;
+  const Clock::duration paused_before = paused();
   Deadline idle_since;  // none yet: taken at the next clock reading
   for (int looks = 1;; ++looks) {
-    absl::StatusOr<bool> worked = Poll();
+    const uint64_t losses_before = losses_;
+    absl::StatusOr<bool> worked = Turn();
     if (done()) return absl::OkStatus();
     if (!worked.ok()) return worked.status();
     if (*worked) {
+      idle_since = Deadline();
+      continue;
+    }
+    if (lost()) {
+      // One that was lost in this turn has a recovery that has not looked yet.
+      if (losses_ != losses_before) continue;
+      absl::Status slept = SleepWithoutBackend(PollTimeout(recovery_->deadline()));
+      if (!slept.ok()) Fail(slept);
       idle_since = Deadline();
       continue;
     }
@@ -222,13 +248,18 @@ absl::Status FrontendBus::WaitUntil(absl::FunctionRef<bool()> done, Deadline dea
     }
     const Deadline now = Clock::now();
     if (idle_since == Deadline()) idle_since = now;
-    if (now >= deadline) return absl::DeadlineExceededError("nothing came in time");
+    const Clock::duration later = paused() - paused_before;
+    if (deadline != Deadline::max() && now >= deadline + later) {
+      return absl::DeadlineExceededError("nothing came in time");
+    }
     if (now - idle_since < spin_budget_) continue;
     absl::StatusOr<bool> more = PrepareToSleep();
     // done() may have submitted: nothing may wait unsent while we sleep.
     if (more.ok() && !*more) more = Poll();
     absl::Status slept = more.status();
-    if (more.ok() && !*more) slept = Sleep(PollTimeout(deadline, now));
+    if (more.ok() && !*more) {
+      slept = Sleep(PollTimeout(deadline == Deadline::max() ? deadline : deadline + later, now));
+    }
     if (!slept.ok()) {
       Fail(slept);
       continue;  // Poll reports it, after done() had its chance

@@ -28,6 +28,29 @@ class DeviceEvents {
   virtual void OnUsed(uint32_t queue) = 0;
   virtual void OnConfig(const wire::EventConfig& event) = 0;  // the view ends with the call
   virtual void OnBusState(uint16_t state) = 0;                // EVENT_DEVICE about this device
+  // The backend is gone: of what was sent to it nothing is answered. What the device had is still
+  // its own (docs/binding.md, section 1) until OnUnmapped.
+  virtual void OnLost() {}
+  // Nothing of this domain is mapped by the backend any more.
+  virtual void OnUnmapped() {}
+  // There is a backend again, or the device wants its driver to begin anew: Resume is next. It may
+  // wait on the bus, and fails only if that does.
+  virtual bool WantsResume() const { return false; }
+  virtual absl::Status Resume() { return absl::OkStatus(); }
+};
+
+// Who brings a bus back whose backend has gone. Called in the bus's loop.
+class BusRecovery {
+ public:
+  virtual ~BusRecovery() = default;
+  // Takes what steps can be taken without waiting; true: the bus has a backend again, and Restored
+  // was called. An error: there will be none.
+  virtual absl::StatusOr<bool> Recover() = 0;
+  // Until when a backend is waited for; Recover is asked again then at the latest.
+  virtual Deadline deadline() const = 0;
+  // The window as it was. May wait on the bus.
+  virtual absl::Status RestoreWindow() = 0;
+  virtual void OnRestored() = 0;  // all devices that are there were resumed
 };
 
 // Shared memory that can be looked at without an event: a driver's used rings. While the loop is
@@ -75,9 +98,12 @@ class FrontendBus {
   void Cancel(RequestToken token);
 
   // Sends and waits. Views in the result stay valid until the next Call. DeadlineExceeded names the
-  // message.
+  // message. A backend that is lost meanwhile is waited for, and asked again.
   template <class Response, class Request>
   absl::StatusOr<Response> Call(uint16_t dev_num, const Request& request, Deadline deadline);
+  // The same, once: Unavailable when the backend is lost meanwhile (losses() has moved then).
+  template <class Response, class Request>
+  absl::StatusOr<Response> CallOnce(uint16_t dev_num, const Request& request, Deadline deadline);
 
   // EVENT_AVAIL. Never fails for lack of space: what does not fit is kept, the newest per queue.
   absl::Status SendAvail(uint16_t dev_num, uint32_t queue, uint32_t next_offset);
@@ -99,14 +125,40 @@ class FrontendBus {
 
   // Handles what is there now and sends what waits, without sleeping; true: there was something.
   absl::StatusOr<bool> Poll();
-  // Runs the loop until done() (asked after each turn) or the deadline (DeadlineExceeded). Spins
-  // for a bounded time, adapted to how long waits have been, before it sleeps.
+  // Runs the loop until done() (asked after each turn) or the deadline (DeadlineExceeded), to which
+  // the time without a backend is added. Spins for a bounded time, adapted to how long waits have
+  // been, before it sleeps.
   absl::Status WaitUntil(absl::FunctionRef<bool()> done, Deadline deadline);
   absl::Status Flush();
 
   // Ends the bus: all outstanding requests get `reason`, and so does every later call.
   void Fail(absl::Status reason);
   const absl::Status& failure() const { return failure_; }
+
+  // Whom a lost backend is left to; null: it is a failure of the bus. Must outlive the bus.
+  void SetRecovery(BusRecovery* recovery) { recovery_ = recovery; }
+  // The backend is gone: outstanding requests get `reason`, drivers go on adding to their queues,
+  // and the loop asks the recovery until there is another one.
+  void Lose(absl::Status reason);
+  // Of the recovery: nothing is mapped any more.
+  void Unmapped();
+  // Of the recovery: a backend is there, behind the same memory and another port.
+  void Restored(RingTerms terms, grants::EventPort port);
+  bool lost() const { return !lost_.ok(); }
+  // There is no backend, or one that is being given the devices again: who ends meanwhile ends the
+  // bus (Fail), or waits.
+  bool recovering() const { return lost() || restoring_; }
+  // Whether a device may be given a queue that was in use.
+  bool queues_resume() const { return recovery_ != nullptr; }
+  uint64_t losses() const { return losses_; }
+  // Until when each answer to what is resumed may take.
+  Deadline ResumeDeadline(Clock::duration otherwise) const {
+    return restoring_ ? recovery_->deadline() : After(otherwise);
+  }
+  // A device has something to resume: the loop has it done.
+  void WantResume() { resume_wanted_ = true; }
+  // How much later than at `since` (a value of paused()) a deadline is.
+  Clock::duration paused() const;
 
   void set_max_spin(Clock::duration spin) { max_spin_ = spin_budget_ = spin; }
   const BusCounters& counters() const { return counters_; }
@@ -140,7 +192,13 @@ class FrontendBus {
   absl::StatusOr<wire::Message> AwaitResponse(
       absl::FunctionRef<absl::StatusOr<RequestToken>(ResponseHandler)> send, wire::MessageId id,
       Deadline deadline);
+  void DropRequests(const absl::Status& reason);
   absl::StatusOr<bool> PollRing();
+  // Poll, after what a loss has left to be done.
+  absl::StatusOr<bool> Turn();
+  absl::Status ResumeAll();
+  absl::Status SleepWithoutBackend(int timeout_ms);
+  absl::Status RunFds(std::span<const pollfd> fds);
   void Dispatch(std::span<const std::byte> record);
   void DispatchEvent(const wire::Message& message);
   void DispatchResponse(const wire::Message& message);
@@ -155,6 +213,15 @@ class FrontendBus {
   RingLink link_;
   BusCounters counters_;
   absl::Status failure_;
+  BusRecovery* recovery_ = nullptr;
+  absl::Status lost_;  // not OK: there is no backend, and why
+  uint64_t losses_ = 0;
+  bool restore_window_ = false;
+  bool resume_wanted_ = false;
+  bool resuming_ = false;   // in ResumeAll: a loss ends it
+  bool restoring_ = false;  // ... after a loss
+  Deadline lost_since_;
+  Clock::duration paused_{};
   std::array<Pending, kMaxOutstanding> pending_;
   uint32_t next_slot_ = 0;
   uint16_t generation_ = 0;  // makes a token differ from the one its slot had before
@@ -167,7 +234,8 @@ class FrontendBus {
   std::vector<FdSource> fds_;
   Clock::duration max_spin_ = kDefaultMaxSpin;
   Clock::duration spin_budget_ = kDefaultMaxSpin;
-  std::array<std::byte, wire::kMaxMessageSize> call_payload_;  // the response of the last Call
+  // The response of the last Call, and of the last one of what is resumed.
+  std::array<std::array<std::byte, wire::kMaxMessageSize>, 2> call_payloads_;
   std::array<std::byte, wire::kMaxMessageSize> scratch_;
 };
 
@@ -176,6 +244,7 @@ absl::StatusOr<FrontendBus::RequestToken> FrontendBus::Send(uint16_t dev_num,
                                                             const Request& request,
                                                             ResponseHandler handler) {
   if (!failure_.ok()) return failure_;
+  if (lost()) return lost_;
   Pending* slot = Reserve(dev_num, wire::MessageIdOf<Request>(), std::move(handler));
   if (slot == nullptr) return absl::ResourceExhaustedError("too many requests outstanding");
   absl::StatusOr<size_t> size = wire::Encode(profile_, {.dev_num = dev_num, .token = slot->token},
@@ -199,6 +268,26 @@ absl::StatusOr<FrontendBus::RequestToken> FrontendBus::Send(uint16_t dev_num,
 template <class Response, class Request>
 absl::StatusOr<Response> FrontendBus::Call(uint16_t dev_num, const Request& request,
                                            Deadline deadline) {
+  const Clock::duration paused_before = paused();
+  for (;;) {
+    if (lost() && !resuming_) {
+      // To which the time without a backend is added.
+      absl::Status back = WaitUntil([this] { return !lost(); }, Deadline::max());
+      if (!back.ok()) return back;
+    }
+    const uint64_t losses_before = losses_;
+    const Clock::duration later =
+        deadline == Deadline::max() ? Clock::duration::zero() : paused() - paused_before;
+    absl::StatusOr<Response> response = CallOnce<Response>(dev_num, request, deadline + later);
+    const bool again = absl::IsUnavailable(response.status()) && losses_ != losses_before &&
+                       failure_.ok() && !resuming_;
+    if (!again) return response;
+  }
+}
+
+template <class Response, class Request>
+absl::StatusOr<Response> FrontendBus::CallOnce(uint16_t dev_num, const Request& request,
+                                               Deadline deadline) {
   absl::StatusOr<wire::Message> message = AwaitResponse(
       [&](ResponseHandler handler) { return Send(dev_num, request, std::move(handler)); },
       wire::MessageIdOf<Request>(), deadline);

@@ -18,6 +18,17 @@ RingLink::RingLink(RingMemory memory, RingTerms terms, grants::EventChannels* ev
       in_(&memory.interface_page->in, memory.data.first(memory.data.size() / 2), terms.suppression,
           terms.max_message_size) {}
 
+void RingLink::Restart(RingTerms terms, grants::EventPort port) {
+  max_message_size_ = terms.max_message_size;
+  port_ = port;
+  wants_space_ = woken_ = false;
+  const std::span<std::byte> data = memory_.data;
+  out_ = wire::RingProducer(&memory_.interface_page->out, data.subspan(data.size() / 2),
+                            terms.suppression);
+  in_ = wire::RingConsumer(&memory_.interface_page->in, data.first(data.size() / 2),
+                           terms.suppression, terms.max_message_size);
+}
+
 absl::StatusOr<bool> RingLink::Push(std::span<const std::byte> message) {
   absl::StatusOr<bool> pushed = out_.Push(message);
   if (!pushed.ok()) return pushed;

@@ -35,6 +35,10 @@ class RingLink {
   RingLink(RingMemory memory, RingTerms terms, grants::EventChannels* events,
            grants::EventPort port);
 
+  // Starts anew with another backend: over the same memory, which is all zeros again, and another
+  // port. What was counted stays.
+  void Restart(RingTerms terms, grants::EventPort port);
+
   // False: no room; nothing was written, and the peer has been asked to say when there is.
   absl::StatusOr<bool> Push(std::span<const std::byte> message);
   // Shows the peer what was pushed, with at most one event.

@@ -52,8 +52,14 @@ absl::StatusOr<uint32_t> BusConnection::ExtendWindow(uint32_t pages, Deadline de
 
 absl::Status BusConnection::WithdrawWindow(uint32_t first_page, uint32_t pages, Deadline deadline) {
   if (absl::Status status = memory_->RetireSegment(first_page, pages); !status.ok()) return status;
-  absl::StatusOr<wire::WindowWithdrawResponse> response = bus_->Call<wire::WindowWithdrawResponse>(
-      0, wire::WindowWithdrawRequest{.first_page = first_page, .pages = pages}, deadline);
+  const uint64_t losses = bus_->losses();
+  absl::StatusOr<wire::WindowWithdrawResponse> response =
+      bus_->CallOnce<wire::WindowWithdrawResponse>(
+          0, wire::WindowWithdrawRequest{.first_page = first_page, .pages = pages}, deadline);
+  if (bus_->losses() != losses || bus_->lost()) {
+    // With the backend all its mappings go, and the next one is not given this part again.
+    return bus_->WaitUntil([this] { return !bus_->lost(); }, deadline);
+  }
   // Without an answer it may be mapped or not: it stays granted and unused.
   if (!response.ok()) return response.status();
   absl::Status status = Explain("WINDOW_WITHDRAW", response->result);
@@ -63,6 +69,60 @@ absl::Status BusConnection::WithdrawWindow(uint32_t first_page, uint32_t pages, 
     memory_->ReviveSegment(first_page);
   }
   return status;
+}
+
+absl::Status BusConnection::ExtendAgain(uint32_t directory_ref, uint32_t first_page,
+                                        uint32_t pages) {
+  absl::StatusOr<wire::WindowExtendResponse> response = bus_->CallOnce<wire::WindowExtendResponse>(
+      0, wire::WindowExtendRequest{.directory_ref = directory_ref, .pages = pages}, give_up_);
+  if (!response.ok()) return response.status();
+  if (absl::Status status = Explain("WINDOW_EXTEND", response->result); !status.ok()) return status;
+  if (response->first_page == first_page) return absl::OkStatus();
+  return absl::InternalError(absl::StrCat("window pages ", first_page, " to ", first_page + pages,
+                                          " cannot be restored: the backend put them at ",
+                                          response->first_page));
+}
+
+absl::Status BusConnection::WithdrawFilling(uint32_t first_page, uint32_t pages) {
+  absl::StatusOr<wire::WindowWithdrawResponse> response =
+      bus_->CallOnce<wire::WindowWithdrawResponse>(
+          0, wire::WindowWithdrawRequest{.first_page = first_page, .pages = pages}, give_up_);
+  return response.ok() ? Explain("WINDOW_WITHDRAW", response->result) : response.status();
+}
+
+absl::Status BusConnection::RestoreWindow() {
+  uint32_t next = 0;
+  if (window_.pages() != 0) {
+    // In the place of the initial window, which was withdrawn.
+    next = window_.pages();
+    if (absl::Status status = WithdrawFilling(0, next); !status.ok()) return status;
+    window_ = {};
+  }
+  for (const GuestMemory::SegmentRange& segment : memory_->segments()) {
+    if (segment.first_page > next) {
+      const uint32_t hole = segment.first_page - next;
+      absl::StatusOr<GuestMemory::Grant> filling =
+          GuestMemory::Share(*parts_.sharer, address_.backend, hole);
+      if (!filling.ok()) return filling.status();
+      const uint32_t directory_ref = filling->directory_ref();
+      // The backend has it until it says otherwise.
+      undecided_.push_back(*std::move(filling));
+      absl::Status status = ExtendAgain(directory_ref, next, hole);
+      if (status.ok()) status = WithdrawFilling(next, hole);
+      if (!status.ok()) return status;
+      undecided_.pop_back();
+    }
+    if (segment.first_page != 0) {
+      absl::StatusOr<grants::SharedPages> directory =
+          memory_->ListAgain(*parts_.sharer, address_.backend, segment.first_page);
+      if (!directory.ok()) return directory.status();
+      absl::Status status =
+          ExtendAgain(directory->refs().front(), segment.first_page, segment.pages);
+      if (!status.ok()) return status;
+    }
+    next = segment.first_page + segment.pages;
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace vmsg::frontend

@@ -41,7 +41,7 @@ absl::StatusOr<std::unique_ptr<BlkDriver>> BlkDriver::Create(std::unique_ptr<Dev
   return driver;
 }
 
-absl::Status BlkDriver::RefreshLimits() {
+absl::Status BlkDriver::ReadLimits() {
   wire::BlkConfig config = {};
   const size_t size = std::min<size_t>(sizeof(config), client_->info().config_size);
   absl::Status status =
@@ -85,7 +85,7 @@ absl::Status BlkDriver::Start(const BlkOptions& options) {
   absl::StatusOr<DriverQueue*> queue = client_->SetUpQueue(0, options.queue_size);
   if (!queue.ok()) return queue.status();
   queue_ = *queue;
-  absl::Status status = RefreshLimits();
+  absl::Status status = ReadLimits();
   if (!status.ok()) return status;
 
   const uint32_t depth = std::clamp(options.depth, 1u, queue_->size());
@@ -100,6 +100,7 @@ absl::Status BlkDriver::Start(const BlkOptions& options) {
   for (uint32_t i = depth; i-- > 0;) free_slots_.push_back(i);
   chain_.reserve(limits_.max_segments + 2);
 
+  client_->set_config_listener([this] { capacity_changed_ = true; });
   status = client_->Start();
   if (!status.ok()) return status;
   client_->bus().AddPollSource(this);
@@ -108,13 +109,43 @@ absl::Status BlkDriver::Start(const BlkOptions& options) {
 
 BlkDriver::~BlkDriver() {
   client_->bus().RemovePollSource(this);
-  if (!stopped_ && client_->bus().failure().ok() && !client_->removed()) {
-    // The device may write to the buffers until it is reset.
-    stopped_ = true;
-    client_->Reset().IgnoreError();
-    queue_ = nullptr;
-  }
+  client_->set_config_listener(nullptr);
+  stopped_ = true;
+  client_->LetGo();
+  queue_ = nullptr;
   Abandon(absl::CancelledError("the driver ended"));
+}
+
+void BlkDriver::AskForCapacity() {
+  if (!capacity_changed_ || capacity_asked_) return;
+  capacity_changed_ = false;
+  capacity_asked_ = true;
+  uint64_t sectors;
+  const absl::Status sent =
+      client_->RequestConfig(offsetof(wire::BlkConfig, capacity), sizeof(sectors),
+                             [this](const absl::StatusOr<std::string>& bytes) {
+                               capacity_asked_ = false;
+                               // A backend that was lost: the next one is asked when it has the
+                               // device.
+                               if (!bytes.ok()) return;
+                               uint64_t now;
+                               std::memcpy(&now, bytes->data(), sizeof(now));
+                               SetCapacity(now);
+                             });
+  if (!sent.ok()) {
+    // A full ring: asked again when it moves.
+    capacity_asked_ = false;
+    capacity_changed_ = absl::IsResourceExhausted(sent);
+  }
+}
+
+void BlkDriver::SetCapacity(uint64_t sectors) {
+  if (sectors > UINT64_MAX / wire::kBlkSectorSize) {
+    failure_ = absl::InvalidArgumentError(
+        absl::StrCat("device ", client_->dev_num(), " claims ", sectors, " sectors"));
+    return;
+  }
+  limits_.capacity = sectors * wire::kBlkSectorSize;
 }
 
 absl::Status BlkDriver::CheckUsable() const {
@@ -193,6 +224,7 @@ void BlkDriver::Finish(const DriverQueue::Completion& completion) {
 
 void BlkDriver::Abandon(const absl::Status& reason) {
   stopped_ = true;
+  if (client_->holds_memory()) client_->memory().Freeze();
   for (uint32_t index = 0; index < slots_.size(); ++index) {
     const Slot slot = std::exchange(slots_[index], Slot{});
     if (slot.done != nullptr) slot.done->OnBlkDone(slot.tag, reason);
@@ -200,20 +232,30 @@ void BlkDriver::Abandon(const absl::Status& reason) {
   in_flight_ = 0;
 }
 
+// The device has the buffers until it has answered a reset.
+bool BlkDriver::EndAfterReset() {
+  client_->ResetSoon();
+  if (client_->holds_memory()) return false;
+  Abandon(failure_);
+  return true;
+}
+
 bool BlkDriver::Poll() {
-  if (queue_ == nullptr || stopped_ || !failure_.ok()) return false;
+  if (queue_ == nullptr || stopped_) return false;
   if (client_->removed()) {
     Abandon(absl::UnavailableError(absl::StrCat("device ", client_->dev_num(), " was removed")));
     return true;
   }
+  failure_.Update(client_->failure());
+  if (!failure_.ok()) return EndAfterReset();
+  AskForCapacity();
   bool worked = false;
   // At most what was in flight when we came: callbacks submit more.
   for (uint32_t budget = in_flight_; budget > 0; --budget) {
     absl::StatusOr<std::optional<DriverQueue::Completion>> completion = queue_->Pop();
     if (!completion.ok()) {
       failure_ = completion.status();
-      Abandon(failure_);
-      return true;
+      return EndAfterReset();
     }
     if (!completion->has_value()) break;
     worked = true;

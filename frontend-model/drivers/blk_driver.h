@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "frontend-model/bus/deadline.h"
@@ -52,6 +53,7 @@ class BlkDriver final : public PollSource {
   // Resets the device; requests in flight end with Cancelled.
   ~BlkDriver() override;
 
+  // The capacity follows the device's (EVENT_CONFIG); the rest stays.
   const BlkLimits& limits() const { return limits_; }
   DeviceClient& client() { return *client_; }
   uint32_t depth() const { return static_cast<uint32_t>(slots_.size()); }
@@ -77,15 +79,15 @@ class BlkDriver final : public PollSource {
   // Submits no more, waits for what is in flight and resets the device: what a driver does when its
   // device's removal is requested. No request is in flight afterwards, whatever it returns.
   absl::Status Quiesce(Deadline deadline);
-  // Ends what is in flight with `reason` and submits no more: for a bus that has failed. The device
-  // may still write to the buffers of these requests until the bus is closed.
+  // Ends what is in flight with `reason` and submits no more: for a bus that has failed. A device
+  // that was not reset may still write to the buffers of these requests, so that what is given back
+  // of the window is used by nobody until the bus is closed.
   void Abandon(const absl::Status& reason);
-  // Capacity again, after EVENT_CONFIG.
-  absl::Status RefreshLimits();
 
   bool Poll() override;
   bool PrepareToSleep() override;
-  // The device broke a rule of the used ring or of its status byte; the driver no longer uses it.
+  // The device broke a rule of the used ring, or cannot go on; the driver no longer uses it. What
+  // is in flight ends when the device has been reset, not before.
   const absl::Status& failure() const { return failure_; }
 
  private:
@@ -100,6 +102,13 @@ class BlkDriver final : public PollSource {
                       BlkCompletion* done, uint64_t tag);
   absl::Status Transfer(uint32_t type, uint64_t offset, uint64_t address, uint64_t size,
                         Deadline deadline);
+  class Gathered;
+  // Until all of it is back; what is not in time is so after the end of the device.
+  absl::Status Await(Gathered& gathered, absl::FunctionRef<bool()> step, Deadline deadline);
+  absl::Status ReadLimits();
+  void AskForCapacity();
+  void SetCapacity(uint64_t sectors);
+  bool EndAfterReset();
   void Finish(const DriverQueue::Completion& completion);
   absl::Status CheckUsable() const;
 
@@ -114,6 +123,8 @@ class BlkDriver final : public PollSource {
   uint32_t in_flight_ = 0;
   bool notifications_ = true;
   bool stopped_ = false;
+  bool capacity_changed_ = false;
+  bool capacity_asked_ = false;
   absl::Status failure_;
 };
 

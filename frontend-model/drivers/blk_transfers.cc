@@ -7,10 +7,9 @@
 #include "frontend-model/drivers/blk_driver.h"
 
 namespace vmsg::frontend {
-namespace {
 
 // Requests of one transfer that are still out, and the first thing that went wrong.
-class Gathered final : public BlkCompletion {
+class BlkDriver::Gathered final : public BlkCompletion {
  public:
   void OnBlkDone(uint64_t, const absl::Status& status) override {
     --outstanding;
@@ -20,7 +19,15 @@ class Gathered final : public BlkCompletion {
   absl::Status first_error;
 };
 
-}  // namespace
+absl::Status BlkDriver::Await(Gathered& gathered, absl::FunctionRef<bool()> step,
+                              Deadline deadline) {
+  absl::Status waited = client_->bus().WaitUntil(step, deadline);
+  if (gathered.outstanding == 0) return gathered.first_error;
+  // The device still owns the buffers, and the driver its memory for them: only a reset changes
+  // that.
+  Quiesce(Clock::now()).IgnoreError();
+  return waited;
+}
 
 absl::Status BlkDriver::Transfer(uint32_t type, uint64_t offset, uint64_t address, uint64_t size,
                                  Deadline deadline) {
@@ -51,12 +58,7 @@ absl::Status BlkDriver::Transfer(uint32_t type, uint64_t offset, uint64_t addres
     return gathered.outstanding == 0;
   };
   if (step()) return gathered.first_error;
-  absl::Status waited = client_->bus().WaitUntil(step, deadline);
-  if (gathered.outstanding == 0) return gathered.first_error;
-  // The device still owns the buffers: only its end makes them ours again.
-  Quiesce(deadline).IgnoreError();
-  Abandon(waited);
-  return waited;
+  return Await(gathered, step, deadline);
 }
 
 absl::Status BlkDriver::Read(uint64_t offset, uint64_t address, uint64_t size, Deadline deadline) {
@@ -72,11 +74,8 @@ absl::Status BlkDriver::Flush(Deadline deadline) {
   Gathered gathered;
   if (absl::Status status = SubmitFlush(&gathered, 0); !status.ok()) return status;
   gathered.outstanding = 1;
-  absl::Status waited =
-      client_->bus().WaitUntil([&] { return gathered.outstanding == 0; }, deadline);
-  if (gathered.outstanding == 0) return gathered.first_error;
-  Abandon(waited);
-  return waited;
+  return Await(
+      gathered, [&] { return gathered.outstanding == 0; }, deadline);
 }
 
 absl::StatusOr<std::string> BlkDriver::GetId(Deadline deadline) {
@@ -85,12 +84,9 @@ absl::StatusOr<std::string> BlkDriver::GetId(Deadline deadline) {
       Submit(wire::kBlkRequestGetId, 0, id_.address(), wire::kBlkIdSize, &gathered, 0);
   if (!status.ok()) return status;
   gathered.outstanding = 1;
-  status = client_->bus().WaitUntil([&] { return gathered.outstanding == 0; }, deadline);
-  if (gathered.outstanding != 0) {
-    Abandon(status);
-    return status;
-  }
-  if (!gathered.first_error.ok()) return gathered.first_error;
+  status = Await(
+      gathered, [&] { return gathered.outstanding == 0; }, deadline);
+  if (!status.ok()) return status;
   char id[wire::kBlkIdSize];
   std::memcpy(id, id_.bytes().data(), sizeof(id));
   return std::string(id, strnlen(id, sizeof(id)));

@@ -53,10 +53,12 @@ absl::Status ConsoleDriver::Start() {
 
 ConsoleDriver::~ConsoleDriver() {
   client_->bus().RemovePollSource(this);
-  if (client_->bus().failure().ok() && !client_->removed()) client_->Reset().IgnoreError();
+  client_->set_config_listener(nullptr);
+  client_->LetGo();
 }
 
 absl::Status ConsoleDriver::Broken() {
+  failure_.Update(client_->failure());
   if (!failure_.ok()) return failure_;
   if (client_->removed() || client_->removal_requested()) {
     return absl::UnavailableError("the console is being removed");
@@ -138,6 +140,7 @@ bool ConsoleDriver::PollTransmit() {
 }
 
 bool ConsoleDriver::Poll() {
+  failure_.Update(client_->failure());
   if (client_->removed() || !failure_.ok()) return false;
   const bool received = PollReceive();
   const bool transmitted = PollTransmit();

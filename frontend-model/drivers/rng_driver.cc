@@ -43,7 +43,7 @@ absl::Status RngDriver::Start() {
 
 RngDriver::~RngDriver() {
   client_->bus().RemovePollSource(this);
-  if (client_->bus().failure().ok() && !client_->removed()) client_->Reset().IgnoreError();
+  client_->LetGo();
 }
 
 absl::Status RngDriver::Fill(std::span<std::byte> out, Deadline deadline) {
@@ -54,12 +54,14 @@ absl::Status RngDriver::Fill(std::span<std::byte> out, Deadline deadline) {
     if (client_->removal_requested()) {
       return absl::UnavailableError("the entropy device is being removed");
     }
+    if (!client_->failure().ok()) return client_->failure();
     absl::StatusOr<bool> added = queue_->Add({&buffer, 1}, 0);
     if (!added.ok()) return added.status();
     waiting_ = true;
-    absl::Status waited =
-        client_->bus().WaitUntil([this] { return !waiting_ || client_->removed(); }, deadline);
+    absl::Status waited = client_->bus().WaitUntil(
+        [this] { return !waiting_ || client_->removed() || !client_->failure().ok(); }, deadline);
     if (!waited.ok()) return waited;
+    if (waiting_ && !client_->failure().ok()) return client_->failure();
     if (waiting_) return absl::UnavailableError("the device was removed");
     if (!written_.ok()) return written_.status();
     if (*written_ == 0) {
@@ -72,7 +74,7 @@ absl::Status RngDriver::Fill(std::span<std::byte> out, Deadline deadline) {
 }
 
 bool RngDriver::Poll() {
-  if (!waiting_) return false;
+  if (!waiting_ || client_->removed() || !client_->failure().ok()) return false;
   if (absl::Status status = client_->Publish(0); !status.ok()) client_->bus().Fail(status);
   absl::StatusOr<std::optional<DriverQueue::Completion>> completion = queue_->Pop();
   if (completion.ok() && !completion->has_value()) return false;

@@ -84,6 +84,7 @@ absl::StatusOr<RawQueue> RawQueue::Create(DeviceClient& client, uint32_t index, 
     *block = *std::move(allocated);
     std::memset(block->bytes().data(), 0, block->size());
   }
+  client.set_holds_memory();
   absl::StatusOr<wire::SetVqueueResponse> response = client.bus().Call<wire::SetVqueueResponse>(
       client.dev_num(),
       wire::SetVqueueRequest{.index = index,

@@ -133,7 +133,47 @@ absl::StatusOr<GuestBlock> GuestMemory::Allocate(uint64_t size, uint64_t alignme
                    free_bytes(), " bytes free in all): use a larger window (--pages)"));
 }
 
+absl::StatusOr<grants::SharedPages> GuestMemory::ListAgain(grants::GrantSharer& sharer,
+                                                           grants::DomainId backend,
+                                                           uint32_t first_page) const {
+  const auto segment = segments_.find(uint64_t{first_page} * grants::kPageSize);
+  if (segment == segments_.end() || segment->second.owned.refs().empty()) {
+    return absl::NotFoundError(absl::StrCat("no granted window segment at page ", first_page));
+  }
+  const std::vector<grants::GrantRef>& refs = segment->second.owned.refs();
+  absl::StatusOr<grants::SharedPages> directory =
+      sharer.Share(backend, grants::DirectoryPagesFor(static_cast<uint32_t>(refs.size())),
+                   grants::Access::kReadOnly);
+  if (!directory.ok()) return directory.status();
+  absl::Status status = grants::WriteDirectory(refs, directory->bytes(), directory->refs());
+  if (!status.ok()) return status;
+  return directory;
+}
+
+std::vector<GuestMemory::SegmentRange> GuestMemory::segments() const {
+  std::vector<SegmentRange> ranges;
+  for (const auto& [first, segment] : segments_) {
+    ranges.push_back({.first_page = static_cast<uint32_t>(first / grants::kPageSize),
+                      .pages = static_cast<uint32_t>(segment.bytes.size() / grants::kPageSize)});
+  }
+  return ranges;
+}
+
+void GuestMemory::Thaw() {
+  frozen_ = false;
+  for (const auto& [address, size] : std::exchange(limbo_, {})) Free(address, size);
+  std::erase_if(segments_, [](const auto& segment) { return segment.second.retired; });
+}
+
 void GuestMemory::Release(uint64_t address, uint64_t size) {
+  if (frozen_) {
+    limbo_.emplace_back(address, size);
+  } else {
+    Free(address, size);
+  }
+}
+
+void GuestMemory::Free(uint64_t address, uint64_t size) {
   auto segment = std::prev(segments_.upper_bound(address));
   auto next = free_.lower_bound(address);
   const uint64_t segment_end = segment->first + segment->second.bytes.size();

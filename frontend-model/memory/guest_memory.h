@@ -77,6 +77,26 @@ class GuestMemory {
   // The backend has not: makes it usable again.
   void ReviveSegment(uint32_t first_page);
 
+  // What a backend that comes after the last one maps: the directory for the segment at first_page,
+  // over the grants that it has. NotFound: there is none, or it is over memory of the caller's.
+  absl::StatusOr<grants::SharedPages> ListAgain(grants::GrantSharer& sharer,
+                                                grants::DomainId backend,
+                                                uint32_t first_page) const;
+  struct SegmentRange {
+    uint32_t first_page;
+    uint32_t pages;
+  };
+  std::vector<SegmentRange> segments() const;  // ascending
+
+  // A device was not seen to let go of its buffers: from here on, blocks that are given back are
+  // handed out to nobody until the backend has unmapped the window (Thaw). A block is a piece of
+  // the window, so this keeps what the device still writes apart from what comes after.
+  void Freeze() { frozen_ = true; }
+  bool frozen() const { return frozen_; }
+  // Nothing is mapped any more: what was given back meanwhile is free, and segments that were being
+  // withdrawn are gone.
+  void Thaw();
+
   // `alignment`: a power of two. The block's address is at least `lowest`: virtqueue areas ask for
   // 1, because address 0 means "not set". ResourceExhausted: no free range is large enough.
   absl::StatusOr<GuestBlock> Allocate(uint64_t size, uint64_t alignment = kGranule,
@@ -97,9 +117,12 @@ class GuestMemory {
   };
   absl::Status Add(uint32_t first_page, grants::SharedPages owned, std::span<std::byte> bytes);
   void Release(uint64_t address, uint64_t size);
+  void Free(uint64_t address, uint64_t size);
 
   std::map<uint64_t, Segment> segments_;  // by first byte
   std::map<uint64_t, uint64_t> free_;     // first byte -> size, no two adjacent in one segment
+  bool frozen_ = false;
+  std::vector<std::pair<uint64_t, uint64_t>> limbo_;  // given back while frozen: first byte, size
 };
 
 }  // namespace vmsg::frontend

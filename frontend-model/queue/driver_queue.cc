@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "frontend-model/queue/driver_queue.h"
 
+#include <algorithm>
 #include <atomic>
 #include <bit>
 #include <cstring>
@@ -139,6 +140,7 @@ absl::StatusOr<bool> DriverQueue::Add(absl::Span<const Buffer> buffers, uint64_t
   chains_[head] = {.in_flight = true,
                    .cookie = cookie,
                    .writable = writable,
+                   .order = added_++,
                    .descriptors = static_cast<uint16_t>(needed)};
   ++in_flight_;
   const uint64_t entry =
@@ -191,9 +193,49 @@ absl::StatusOr<std::optional<DriverQueue::Completion>> DriverQueue::Pop() {
                                                   chains_[id].writable, " writable ones")));
   }
   ++used_idx_;
+  ++taken_;
   const Completion completion = {.cookie = chains_[id].cookie, .written = written};
   Free(static_cast<uint16_t>(id));
   return completion;
+}
+
+absl::Status DriverQueue::Resume() {
+  if (!broken_.ok()) return broken_;
+  // Nobody writes it any more: read once, and what is below it stays.
+  const uint16_t used = Word16(used_block_, wire::kUsedIdxOffset).load(std::memory_order_acquire);
+  const uint16_t returned = static_cast<uint16_t>(used - used_idx_);
+  std::vector<bool> back(size_);
+  for (uint16_t i = 0; i < returned && returned <= in_flight_; ++i) {
+    const uint16_t index = static_cast<uint16_t>(used_idx_ + i);
+    const uint64_t entry = wire::kUsedRingOffset + wire::kUsedEntrySize * (index & (size_ - 1));
+    const uint32_t id = Load32(used_block_, entry + offsetof(wire::SplitUsedEntry, id));
+    if (id >= size_ || !chains_[id].in_flight || back[id]) {
+      return Break(absl::DataLossError(absl::StrCat(
+          "the device that is gone returned id ", id, " at ", index,
+          " of the used ring: no chain in flight of a queue of ", size_, ", or one twice")));
+    }
+    back[id] = true;
+  }
+  std::vector<uint16_t> heads;
+  for (uint32_t head = 0; head < size_; ++head) {
+    if (chains_[head].in_flight && !back[head]) heads.push_back(static_cast<uint16_t>(head));
+  }
+  if (static_cast<uint16_t>(avail_idx_ - used) != heads.size()) {
+    return Break(absl::DataLossError(
+        absl::StrCat("the used index of the device that is gone is ", used, " where ", used_idx_,
+                     " to ", used_idx_, " + ", in_flight_, " (the chains in flight) is possible")));
+  }
+  std::sort(heads.begin(), heads.end(),
+            [this](uint16_t a, uint16_t b) { return chains_[a].order < chains_[b].order; });
+  uint16_t index = used;
+  for (const uint16_t head : heads) {
+    const uint64_t entry =
+        wire::kAvailableRingOffset + wire::kAvailableEntrySize * (index++ & (size_ - 1));
+    Word16(avail_block_, entry).store(head, std::memory_order_relaxed);
+  }
+  published_idx_ = avail_idx_;
+  Word16(avail_block_, wire::kAvailableIdxOffset).store(avail_idx_, std::memory_order_seq_cst);
+  return absl::OkStatus();
 }
 
 void DriverQueue::Free(uint16_t head) {

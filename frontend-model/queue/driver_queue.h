@@ -30,7 +30,7 @@ struct DriverQueueOptions {
   uint32_t indirect_entries = 16;  // a chain of 2 to this many buffers takes one descriptor
 };
 
-// Not thread-safe. No call allocates except Create.
+// Not thread-safe. No call allocates except Create and Resume.
 class DriverQueue {
  public:
   // Allocates the three areas, and tables if indirect, from `memory`, which must outlive the queue.
@@ -72,6 +72,14 @@ class DriverQueue {
 
   uint32_t in_flight() const { return in_flight_; }
   uint32_t free_descriptors() const { return static_cast<uint32_t>(free_.size()); }
+  // The device is reset, or gone with its bus, and another one is to go on with this queue
+  // (docs/binding.md, section 7): what the old one has not returned is made available again, in the
+  // order in which it was added, from the used index on. DataLoss, for good: what it did return
+  // cannot be.
+  absl::Status Resume();
+  // Chains taken back so far: whether anything moves.
+  uint64_t taken() const { return taken_; }
+
   // After a reset of the queue or the device nothing comes back any more: the cookies of what was
   // in flight.
   std::vector<uint64_t> AbandonInFlight();
@@ -88,6 +96,7 @@ class DriverQueue {
     bool in_flight = false;
     uint64_t cookie = 0;
     uint64_t writable = 0;
+    uint64_t order = 0;        // how many were added before
     uint16_t descriptors = 0;  // taken from the table, linked by next_ from the head on
   };
 
@@ -102,6 +111,8 @@ class DriverQueue {
   uint16_t published_idx_ = 0;  // shown
   uint16_t used_idx_ = 0;       // taken
   uint32_t in_flight_ = 0;
+  uint64_t added_ = 0;
+  uint64_t taken_ = 0;
   absl::Status broken_;
 };
 

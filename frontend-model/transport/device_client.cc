@@ -42,7 +42,11 @@ absl::StatusOr<std::unique_ptr<DeviceClient>> DeviceClient::Probe(FrontendBus& b
   return client;
 }
 
-DeviceClient::~DeviceClient() { bus_.SetDeviceEvents(dev_num_, nullptr); }
+DeviceClient::~DeviceClient() {
+  bus_.SetDeviceEvents(dev_num_, nullptr);
+  // Its queues are given back now.
+  if (holds_memory_) memory_.Freeze();
+}
 
 absl::StatusOr<std::vector<uint32_t>> DeviceClient::ReadFeatures() {
   const uint32_t blocks = (info_.num_feature_bits + kBitsPerBlock - 1) / kBitsPerBlock;
@@ -75,7 +79,8 @@ absl::Status DeviceClient::SetStatus(uint32_t status, uint32_t must_have) {
       Call<wire::SetDeviceStatusResponse>(wire::SetDeviceStatusRequest{status});
   if (!response.ok()) return response.status();
   status_ = response->status;
-  needs_reset_ = (status_ & wire::kStatusDeviceNeedsReset) != 0;
+  if (!resuming_) reached_ = status & status_ & ~uint32_t{wire::kStatusDeviceNeedsReset};
+  NoteNeedsReset(status_);
   if ((status_ & must_have) != must_have) {
     return absl::FailedPreconditionError(absl::StrCat("device ", dev_num_, " answered status 0x",
                                                       absl::Hex(status_), " to 0x",
@@ -106,6 +111,8 @@ absl::Status DeviceClient::WriteFeatures(uint64_t features) {
 
 absl::StatusOr<uint64_t> DeviceClient::Negotiate(uint64_t wanted, uint64_t required) {
   if (absl::Status status = Reset(); !status.ok()) return status;
+  failure_ = absl::OkStatus();
+  recovered_ = false;
   absl::Status status = SetStatus(wire::kStatusAcknowledge, wire::kStatusAcknowledge);
   if (status.ok()) {
     const uint32_t driver = wire::kStatusAcknowledge | wire::kStatusDriver;
@@ -125,13 +132,15 @@ absl::StatusOr<uint64_t> DeviceClient::Negotiate(uint64_t wanted, uint64_t requi
   }
   const uint64_t chosen = device & (wanted | required);
   if (status = WriteFeatures(chosen); !status.ok()) return status;
+  // Repeated with FEATURES_OK: what is set before it, is so by whoever sets it.
+  features_ = chosen;
   const uint32_t features_ok = status_ | wire::kStatusFeaturesOk;
   if (status = SetStatus(features_ok, features_ok); !status.ok()) {
+    features_ = 0;
     if (!absl::IsFailedPrecondition(status)) return status;
     return Refuse(absl::FailedPreconditionError(absl::StrCat(
         "device ", dev_num_, " refused features 0x", absl::Hex(chosen), ": ", status.message())));
   }
-  features_ = chosen;
   return chosen;
 }
 
@@ -144,6 +153,14 @@ absl::StatusOr<QueueInfo> DeviceClient::ReadQueueInfo(uint32_t index) {
                                             " with queue ", response->index));
   }
   return QueueInfo{.max_size = response->max_size, .cur_size = response->cur_size};
+}
+
+wire::SetVqueueRequest DeviceClient::RequestFor(uint32_t index, const DriverQueue& queue) {
+  return {.index = index,
+          .size = queue.size(),
+          .desc_addr = queue.desc_address(),
+          .driver_addr = queue.driver_address(),
+          .device_addr = queue.device_address()};
 }
 
 absl::StatusOr<DriverQueue*> DeviceClient::SetUpQueue(uint32_t index, uint32_t wanted_size,
@@ -170,11 +187,11 @@ absl::StatusOr<DriverQueue*> DeviceClient::SetUpQueue(uint32_t index, uint32_t w
                                     .indirect = has_feature(wire::kFeatureIndirectDesc),
                                     .indirect_entries = indirect_entries});
   if (!queue.ok()) return queue.status();
-  const wire::SetVqueueRequest request = {.index = index,
-                                          .size = size,
-                                          .desc_addr = (*queue)->desc_address(),
-                                          .driver_addr = (*queue)->driver_address(),
-                                          .device_addr = (*queue)->device_address()};
+  const wire::SetVqueueRequest request = RequestFor(index, **queue);
+  // From here on it is the device's, whatever becomes of the answer.
+  holds_memory_ = true;
+  if (queues_.size() <= index) queues_.resize(index + 1);
+  queues_[index] = *std::move(queue);
   if (absl::Status status = Call<wire::SetVqueueResponse>(request).status(); !status.ok()) {
     return status;
   }
@@ -183,12 +200,11 @@ absl::StatusOr<DriverQueue*> DeviceClient::SetUpQueue(uint32_t index, uint32_t w
   if (!after.ok()) return after.status();
   if (after->cur_size != size || after->desc_addr != request.desc_addr ||
       after->driver_addr != request.driver_addr || after->device_addr != request.device_addr) {
+    refused_queues_.push_back(std::move(queues_[index]));
     return absl::FailedPreconditionError(absl::StrCat("device ", dev_num_, " did not take queue ",
                                                       index, " of size ", size,
                                                       ": it reports size ", after->cur_size));
   }
-  if (queues_.size() <= index) queues_.resize(index + 1);
-  queues_[index] = *std::move(queue);
   return queues_[index].get();
 }
 
@@ -225,11 +241,14 @@ absl::StatusOr<uint32_t> DeviceClient::ReadStatus() {
       Call<wire::GetDeviceStatusResponse>(wire::GetDeviceStatusRequest{});
   if (!response.ok()) return response.status();
   status_ = response->status;
-  needs_reset_ = (status_ & wire::kStatusDeviceNeedsReset) != 0;
+  NoteNeedsReset(status_);
   return status_;
 }
 
 absl::Status DeviceClient::Reset() {
+  // Not to be repeated by a resumption, which is a reset itself.
+  reached_ = 0;
+  config_written_.clear();
   if (absl::Status status = SetStatus(0, 0); !status.ok()) return status;
   absl::StatusOr<uint32_t> confirmed = ReadStatus();
   if (!confirmed.ok()) return confirmed.status();
@@ -238,18 +257,41 @@ absl::Status DeviceClient::Reset() {
                                             absl::Hex(*confirmed), " after its reset"));
   }
   features_ = 0;
+  holds_memory_ = false;
   queues_.clear();
+  refused_queues_.clear();
   return absl::OkStatus();
+}
+
+void DeviceClient::ResetSoon() {
+  reached_ = 0;
+  config_written_.clear();
+  if (!holds_memory_ || resetting_) return;
+  // A full ring, or no backend: asked again by who waits for it.
+  resetting_ = bus_.Send(dev_num_, wire::SetDeviceStatusRequest{0},
+                         [this](absl::StatusOr<wire::Message> answer) {
+                           resetting_ = false;
+                           if (answer.ok()) holds_memory_ = false;
+                         })
+                   .ok();
+}
+
+void DeviceClient::LetGo() {
+  if (!holds_memory_) return;
+  if (bus_.failure().ok() && !removed_ && Reset().ok()) return;
+  if (holds_memory_) memory_.Freeze();
 }
 
 absl::Status DeviceClient::Publish(uint32_t index) {
   DriverQueue* const queue = this->queue(index);
-  if (queue == nullptr || (status_ & wire::kStatusDriverOk) == 0) {
+  // Until the device is resumed nobody looks; then all that was added is shown.
+  const bool away = resuming_ || resume_ != Resumption::kNone;
+  if (queue == nullptr || ((away ? reached_ : status_) & wire::kStatusDriverOk) == 0) {
     return absl::FailedPreconditionError(absl::StrCat(
         "queue ", index, " of device ", dev_num_, ": ",
         queue == nullptr ? "it is not set up" : "nothing is made available before DRIVER_OK"));
   }
-  if (!queue->Publish()) return absl::OkStatus();
+  if (away || !queue->Publish()) return absl::OkStatus();
   return bus_.SendAvail(
       dev_num_, index,
       has_feature(wire::kFeatureNotificationData) ? queue->notification_data() : 0);
@@ -263,8 +305,14 @@ void DeviceClient::OnBusState(uint16_t state) {
     removal_requested_ = true;
   } else if (state == wire::kDeviceRemoved) {
     removed_ = true;
+    holds_memory_ = false;  // it has drained
   } else {
-    return;  // READY of a device that is driven already is a duplicate
+    ++ready_events_;
+    // READY of a device that is driven already is a duplicate.
+    if (resume_ != Resumption::kAbsent) return;
+    resume_ = Resumption::kWanted;
+    bus_.WantResume();
+    return;
   }
   if (state_listener_) state_listener_();
 }

@@ -2,6 +2,8 @@
 // Configuration space: reads that span messages come from one generation, writes carry the newest.
 #include <algorithm>
 #include <cstring>
+#include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "frontend-model/transport/device_client.h"
@@ -26,6 +28,8 @@ absl::Status DeviceClient::ReadConfig(uint32_t offset, std::span<std::byte> out)
   const size_t per_message = bus_.link().max_message_size() - wire::kHeaderSize - kGetConfigFixed;
   for (int attempt = 0; attempt < kMaxConfigRetries; ++attempt) {
     bool torn = false;
+    // The generations of two backends say nothing about each other.
+    const uint64_t losses = bus_.losses();
     uint32_t first_generation = 0;
     for (size_t done = 0; done < out.size() && !torn;) {
       const wire::GetConfigRequest request = {
@@ -42,7 +46,7 @@ absl::Status DeviceClient::ReadConfig(uint32_t offset, std::span<std::byte> out)
       }
       std::memcpy(out.data() + done, response->data.data(), request.length);
       if (done == 0) first_generation = response->generation;
-      torn = response->generation != first_generation;
+      torn = response->generation != first_generation || (done > 0 && bus_.losses() != losses);
       generation_ = response->generation;
       done += request.length;
     }
@@ -70,6 +74,9 @@ absl::Status DeviceClient::WriteConfig(uint32_t offset, std::span<const std::byt
     if (!response.ok()) return response.status();
     if (response->length == data.size()) {
       generation_ = response->generation;
+      std::erase_if(config_written_, [&](const auto& one) { return one.first == offset; });
+      config_written_.emplace_back(
+          offset, std::string(reinterpret_cast<const char*>(data.data()), data.size()));
       return absl::OkStatus();
     }
     if (response->generation == sent_generation) {
@@ -86,12 +93,33 @@ absl::Status DeviceClient::WriteConfig(uint32_t offset, std::span<const std::byt
                                          " writes in a row"));
 }
 
+absl::Status DeviceClient::RequestConfig(
+    uint32_t offset, uint32_t length,
+    absl::AnyInvocable<void(absl::StatusOr<std::string>)> handler) {
+  if (absl::Status status = CheckConfigRange(offset, length); !status.ok()) return status;
+  return bus_
+      .Send(dev_num_, wire::GetConfigRequest{.offset = offset, .length = length},
+            [this, offset, length,
+             handler = std::move(handler)](absl::StatusOr<wire::Message> message) mutable {
+              if (!message.ok()) return handler(message.status());
+              const absl::StatusOr<wire::GetConfigResponse> response =
+                  wire::Parse<wire::GetConfigResponse>(bus_.profile(), *message);
+              if (!response.ok()) return handler(response.status());
+              if (response->offset != offset || response->data.size() != length) {
+                return handler(absl::InternalError(absl::StrCat(
+                    "device ", dev_num_, " answered GET_CONFIG(", offset, ", ", length, ") with ",
+                    response->data.size(), " bytes at ", response->offset)));
+              }
+              generation_ = response->generation;
+              handler(std::string(reinterpret_cast<const char*>(response->data.data()), length));
+            })
+      .status();
+}
+
 void DeviceClient::OnConfig(const wire::EventConfig& event) {
   generation_ = event.generation;
-  const bool needed_reset = needs_reset_;
-  needs_reset_ = (event.device_status & wire::kStatusDeviceNeedsReset) != 0;
+  NoteNeedsReset(event.device_status);
   if (config_listener_) config_listener_();
-  if (needs_reset_ && !needed_reset && state_listener_) state_listener_();
 }
 
 }  // namespace vmsg::frontend

@@ -217,8 +217,15 @@ TEST_F(BlkDriverTest, AUsedRingThatLiesEndsTheDriverNotTheBus) {
   ASSERT_TRUE(driver_->SubmitRead(0, buffer_.address(), 512, &recorder, 1).ok());
   ASSERT_TRUE(bus_.bus.Poll().ok());
   device_.queues[0].ring->SetUsedIndex(700);
+  bus_.held = true;
+  ASSERT_TRUE(bus_.bus.Poll().ok());
+  EXPECT_THAT(recorder.done, testing::IsEmpty()) << "the device has the buffer until it is reset";
+  bus_.held = false;
+  bus_.Run();
+  EXPECT_EQ(device_.status, 0u);
   ASSERT_TRUE(bus_.bus.Poll().ok());
   EXPECT_THAT(recorder.done, testing::ElementsAre(std::pair(1, absl::StatusCode::kDataLoss)));
+  EXPECT_FALSE(device_.memory.frozen());
   EXPECT_EQ(driver_->failure().code(), absl::StatusCode::kDataLoss);
   EXPECT_TRUE(bus_.bus.failure().ok());
 }
@@ -246,6 +253,51 @@ TEST_F(BlkDriverTest, QuiesceEndsEveryRequestAlsoWhenTheBusFailed) {
     EXPECT_THAT(recorder.done, testing::ElementsAre(std::pair(1, absl::StatusCode::kUnavailable)));
   }
   driver_.reset();  // has nobody left to tell
+}
+
+// What is out of time is still the device's: it is reset before anybody has the memory back.
+TEST_F(BlkDriverTest, ARequestThatIsOutOfTimeEndsWithTheDevicesReset) {
+  for (int kind = 0; kind < 3; ++kind) {
+    SCOPED_TRACE(kind);
+    Create();
+    hold = true;
+    device_.log.clear();
+    absl::Status status;
+    if (kind == 0) status = driver_->Read(0, buffer_.address(), 512, Now());
+    if (kind == 1) status = driver_->Flush(Now());
+    if (kind == 2) status = driver_->GetId(Now()).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
+    EXPECT_THAT(device_.log, testing::ElementsAre("status 0"));
+    EXPECT_FALSE(driver_->client().holds_memory());
+    driver_.reset();
+    EXPECT_FALSE(device_.memory.frozen());
+  }
+}
+
+// A device that was not seen to let go may write for as long as its bus lives.
+TEST_F(BlkDriverTest, MemoryThatTheDeviceMayStillWriteIsHandedOutToNobody) {
+  Create();
+  hold = true;
+  Recorder recorder;
+  ASSERT_TRUE(driver_->SubmitRead(0, buffer_.address(), 512, &recorder, 1).ok());
+  ASSERT_TRUE(bus_.bus.Poll().ok());
+  bus_.bus.Fail(absl::UnavailableError("the backend closed the bus"));
+  const uint64_t before = device_.memory.free_bytes();
+  driver_.reset();
+  EXPECT_THAT(recorder.done, testing::ElementsAre(std::pair(1, absl::StatusCode::kCancelled)));
+  buffer_.Reset();
+  EXPECT_EQ(device_.memory.free_bytes(), before) << "rings, headers and buffers";
+  device_.memory.Thaw();  // state 6
+  EXPECT_EQ(device_.memory.free_bytes(), 1024u * 4096);
+}
+
+// Also a queue of which it is not known whether the device took it.
+TEST_F(BlkDriverTest, AQueueWhoseSetUpWasNotAnsweredIsTheDevices) {
+  bus_.handlers[wire::MessageId::kSetVqueue] = [this](const wire::Message&) {
+    bus_.bus.Fail(absl::UnavailableError("the backend closed the bus"));
+  };
+  EXPECT_FALSE(BlkDriver::Create(device_.Probe()).ok());
+  EXPECT_TRUE(device_.memory.frozen());
 }
 
 TEST_F(BlkDriverTest, OtherDeviceTypesAreRefused) {

@@ -31,6 +31,8 @@ class DeviceSideRing {
     desc_ = memory.At(desc, 16 * size);
     driver_ = memory.At(driver, 6 + 2 * size);
     device_ = memory.At(device, 6 + 8 * size);
+    // As with feature-queue-resume; 0 in a new ring.
+    last_available_ = used_ = Load16(device_ + 2);
   }
   DeviceSideRing(const GuestMemory& memory, const DriverQueue& queue, bool event_idx)
       : DeviceSideRing(memory, queue.size(), queue.desc_address(), queue.driver_address(),

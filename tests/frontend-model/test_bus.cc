@@ -66,6 +66,14 @@ void TestBus::SendRaw(std::span<const std::byte> record) {
   if (in_.Publish()) events.Raise();
 }
 
+void TestBus::Restart() {
+  std::fill(reinterpret_cast<std::byte*>(page), reinterpret_cast<std::byte*>(page + 1),
+            std::byte{0});
+  in_ = wire::RingProducer(&page->in, data.first(data.size() / 2), terms_.suppression);
+  out_ = wire::RingConsumer(&page->out, data.subspan(data.size() / 2), terms_.suppression,
+                            terms_.max_message_size);
+}
+
 void TestBus::Run() {
   std::array<std::byte, wire::kMaxMessageSize> record;
   do {
@@ -80,6 +88,7 @@ void TestBus::Run() {
                       .type = std::to_integer<uint8_t>(record[0]),
                       .envelope = message->envelope,
                       .payload = {message->payload.begin(), message->payload.end()}});
+      if (on_message && on_message()) return;
       const auto handler = handlers.find(message->spec->id);
       if (handler != handlers.end()) handler->second(*message);
     }

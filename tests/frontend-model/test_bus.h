@@ -79,6 +79,11 @@ class TestBus {
   // The peer's turn: takes what was sent and lets the handlers answer.
   void Run();
 
+  // Another peer: over a ring of zeros.
+  void Restart();
+  // Asked at each message before it is handled; true: it is lost, and what came with it.
+  std::function<bool()> on_message;
+
   // While held, the peer does not run on Notify.
   bool held = false;
   RingTerms terms_;

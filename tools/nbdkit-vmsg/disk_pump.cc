@@ -76,6 +76,7 @@ absl::Status DiskPump::Open() {
   if (!disk.ok()) return disk.status();
   disk_ = *std::move(disk);
   limits_ = disk_->limits();
+  capacity_ = limits_.capacity;
   completions_ = std::make_unique<Completions>(this);
 
   // A quarter of the window stays for the queue's own memory.
@@ -100,13 +101,22 @@ absl::Status DiskPump::Open() {
   return absl::OkStatus();
 }
 
+void DiskPump::Stop() {
+  {
+    absl::MutexLock lock(&mutex_);
+    stop_ = true;
+  }
+  ::eventfd_write(wake_fd_, 1);
+}
+
+bool DiskPump::dead() const {
+  absl::MutexLock lock(&mutex_);
+  return dead_;
+}
+
 DiskPump::~DiskPump() {
   if (thread_.joinable()) {
-    {
-      absl::MutexLock lock(&mutex_);
-      stop_ = true;
-    }
-    ::eventfd_write(wake_fd_, 1);
+    Stop();
     thread_.join();
   }
   disk_.reset();
@@ -120,11 +130,15 @@ void DiskPump::Loop() {
   bus.AddFd(wake_fd_, [this] {
     eventfd_t ignored;
     ::eventfd_read(wake_fd_, &ignored);
-    return absl::OkStatus();
+    absl::MutexLock lock(&mutex_);
+    // There is nobody to let go of the disk politely.
+    const bool give_up = stop_ && connection_->bus().recovering();
+    return give_up ? absl::CancelledError("the disk is being closed") : absl::OkStatus();
   });
   absl::Status status = bus.WaitUntil(
       [this] {
         SubmitQueued();
+        capacity_.store(disk_->limits().capacity, std::memory_order_relaxed);
         absl::MutexLock lock(&mutex_);
         return stop_ || !disk_->failure().ok() || disk_->client().removal_requested() ||
                disk_->client().removed();

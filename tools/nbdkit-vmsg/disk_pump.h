@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -38,7 +39,14 @@ class DiskPump {
   // Ends the thread and closes the bus. No request may be waiting.
   ~DiskPump();
 
+  // As they were at the start.
   const frontend::BlkLimits& limits() const { return limits_; }
+  // Now: a disk may be resized.
+  uint64_t capacity() const { return capacity_.load(std::memory_order_relaxed); }
+  // From any thread: requests end with an error from here on, also when no backend answers.
+  void Stop();
+  // The disk was removed, or its bus has failed for good: Start another one.
+  bool dead() const;
 
   // From any thread; each waits for its end. Sizes and offsets in bytes, multiples of 512.
   absl::Status Read(uint64_t offset, std::span<std::byte> out);
@@ -74,6 +82,7 @@ class DiskPump {
   std::unique_ptr<frontend::BlkDriver> disk_;
   std::unique_ptr<Completions> completions_;
   frontend::BlkLimits limits_;
+  std::atomic<uint64_t> capacity_ = 0;
   uint32_t buffer_size_ = 0;
   std::vector<frontend::GuestBlock> buffers_;
   int wake_fd_ = -1;
@@ -82,7 +91,7 @@ class DiskPump {
   std::vector<Job*> taken_;
   std::array<Job*, kMaxRequests> in_flight_{};  // by buffer
 
-  absl::Mutex mutex_;
+  mutable absl::Mutex mutex_;
   std::vector<Job*> queued_ ABSL_GUARDED_BY(mutex_);
   std::vector<uint32_t> free_buffers_ ABSL_GUARDED_BY(mutex_);
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "frontend-model/bus/bus_connection.h"
 #include "frontend-model/drivers/blk_driver.h"
+#include "grants/platform.h"
 #include "tools/vmsg-frontend/arguments.h"
 
 namespace vmsg::frontend_tool {
@@ -25,7 +26,12 @@ absl::Status RunRng(frontend::BusConnection& connection, const Arguments& argume
 absl::Status RunConsole(frontend::BusConnection& connection, const Arguments& arguments);
 absl::Status RunPing(frontend::BusConnection& connection, const Arguments& arguments);
 absl::Status RunHold(frontend::BusConnection& connection, const Arguments& arguments);
-// Replaces this program by nbdkit; returns only on an error.
+// What a look can tell of a bus that another program, or the kernel, has; false: nobody has it.
+absl::StatusOr<bool> ListHeldBus(const grants::Platform& platform, uint32_t bus_id);
+// nbd, in order: what is asked for can be had, the disk is there, this program becomes nbdkit
+// (returns only on an error).
+absl::Status CheckNbdArguments(const Arguments& arguments);
+absl::Status FindDisk(frontend::BusConnection& connection, const Arguments& arguments);
 absl::Status RunNbd(const Arguments& arguments);
 
 // The device that --dev names, or the first one of this type. A bus that has just connected may

@@ -2,6 +2,7 @@
 // vmsg-frontend list
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -13,6 +14,8 @@
 #include "virtio-msg/virtio_blk.h"
 #include "virtio-msg/virtio_console.h"
 #include "virtio-msg/virtio_ids.h"
+#include "xenstore/bus_offer.h"
+#include "xenstore/store.h"
 
 namespace vmsg::frontend_tool {
 namespace {
@@ -158,7 +161,9 @@ absl::StatusOr<std::unique_ptr<frontend::DeviceClient>> OpenDevice(
     }
     return absl::NotFoundError(absl::StrCat("the bus has no device of type ", type));
   };
-  const frontend::Deadline deadline = frontend::After(std::chrono::seconds(1));
+  // Also after the backend was lost and has come back: it opens its devices anew.
+  frontend::Deadline deadline = frontend::After(std::chrono::seconds(1));
+  uint64_t losses = connection.bus().losses();
   bool news = false;
   connection.bus().SetBusStateListener([&news](const wire::EventDevice&) { news = true; });
   absl::StatusOr<std::unique_ptr<frontend::DeviceClient>> device = find();
@@ -166,6 +171,9 @@ absl::StatusOr<std::unique_ptr<frontend::DeviceClient>> OpenDevice(
          connection.bus().WaitUntil([&news] { return news; }, deadline).ok()) {
     news = false;
     device = find();
+    if (std::exchange(losses, connection.bus().losses()) != connection.bus().losses()) {
+      deadline = std::max(deadline, frontend::After(std::chrono::seconds(10)));
+    }
   }
   connection.bus().SetBusStateListener(nullptr);
   return device;
@@ -192,6 +200,25 @@ absl::Status WriteAll(int fd, const void* bytes, size_t size) {
     size -= static_cast<size_t>(written);
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<bool> ListHeldBus(const grants::Platform& platform, uint32_t bus_id) {
+  absl::StatusOr<std::optional<std::string>> holder =
+      frontend::BusClaim::Holder(frontend::ClaimPlaces::Of(platform), bus_id);
+  if (!holder.ok()) return holder.status();
+  if (!holder->has_value()) return false;
+  absl::StatusOr<std::unique_ptr<xenstore::Store>> store =
+      xenstore::OpenStore(platform.store_socket());
+  if (!store.ok()) return store.status();
+  absl::StatusOr<xenstore::BusAddress> bus = xenstore::ReadOwnBus(**store, bus_id);
+  if (!bus.ok()) return bus.status();
+  absl::StatusOr<xenstore::XenbusState> state = xenstore::ReadState(**store, bus->BackendPath());
+  std::printf(
+      "bus %u: in use by %s, which alone can ask for its devices; its backend in domain %u "
+      "is %s\n",
+      bus_id, (*holder)->c_str(), bus->backend,
+      state.ok() ? std::string(xenstore::StateName(*state)).c_str() : "gone");
+  return true;
 }
 
 absl::Status RunList(frontend::BusConnection& connection, const Arguments&) {

@@ -16,9 +16,10 @@ namespace {
 
 constexpr char kUsage[] =
     R"(Usage: vmsg-frontend [--xen=native|emulated:DIR] [--bus N] [--pages N] [--extend N]
-                     [--ring-order N] [--spin US] COMMAND
+                     [--ring-order N] [--spin US] [--wait S] COMMAND
 
-  list                              devices, features, queues and configuration
+  list                              devices, features, queues and configuration; of a bus that
+                                    another program has: who has it
   blk read [FILE|-]                 the whole disk, or --offset N --length N; --sha256: only its sum
   blk write FILE|-                  at --offset N; --flush
   blk verify                        writes a pattern, flushes, reads it back:
@@ -32,11 +33,12 @@ constexpr char kUsage[] =
   ping --count N                    round-trip times; --json
   hold                              connects, prints hotplug events until standard input ends
   nbd --socket PATH                 offers the disk with nbdkit; --readonly; --run COMMAND: until it
-                                    ends, with $uri set
+                                    ends, with $uri set, at a socket of its own without --socket
 
 --dev N names the device; otherwise the first one of the right type is taken.
 --pages N: window at the start (1000); --extend N: a second segment, withdrawn at the end (0).
 --spin N: microseconds to look for answers before sleeping (50).
+--wait N: seconds to wait for a backend that has gone (300; nbd: until there is one).
 --help: this text; --version: the program's version.
 Numbers may end in k, M or G. Exit status: 0 done, 1 failed, 2 not understood.
 )";
@@ -69,6 +71,14 @@ absl::StatusOr<Settings> ReadSettings(const Arguments& arguments) {
   number = arguments.Number("spin", kDefaultSpin.count(), 0, 1'000'000);
   if (!number.ok()) return number.status();
   settings.max_spin = std::chrono::microseconds(*number);
+  const auto default_patience =
+      std::chrono::duration_cast<std::chrono::seconds>(frontend::ConnectOptions{}.patience);
+  number = arguments.Number("wait", static_cast<uint64_t>(default_patience.count()), 0, UINT32_MAX);
+  if (!number.ok()) return number.status();
+  connect.patience = std::chrono::seconds(*number);
+  connect.notice = [](absl::string_view text) {
+    std::fprintf(stderr, "vmsg-frontend: %s\n", std::string(text).c_str());
+  };
   return settings;
 }
 
@@ -92,6 +102,7 @@ absl::Status RunConnected(const Arguments& arguments, const std::string& command
   if (command == "console") run = RunConsole;
   if (command == "ping") run = RunPing;
   if (command == "hold") run = RunHold;
+  if (command == "nbd") run = FindDisk;
   if (run == nullptr) {
     return UsageError(absl::StrCat("unknown command \"", command, "\""));
   }
@@ -99,6 +110,10 @@ absl::Status RunConnected(const Arguments& arguments, const std::string& command
   if (!settings.ok()) return settings.status();
   absl::StatusOr<std::unique_ptr<grants::Platform>> platform = grants::OpenPlatform(settings->xen);
   if (!platform.ok()) return platform.status();
+  if (command == "list") {
+    absl::StatusOr<bool> shown = ListHeldBus(**platform, settings->connect.bus_id);
+    if (!shown.ok() || *shown) return shown.status();
+  }
   absl::StatusOr<std::unique_ptr<frontend::BusConnection>> connection =
       frontend::BusConnection::Open(**platform, settings->connect);
   if (!connection.ok()) return connection.status();
@@ -108,6 +123,13 @@ absl::Status RunConnected(const Arguments& arguments, const std::string& command
   return status.ok() ? closed : status;
 }
 
+// Before nbdkit has a client: one that finds no disk would leave --run's command waiting.
+absl::Status StartNbd(const Arguments& arguments) {
+  if (absl::Status status = CheckNbdArguments(arguments); !status.ok()) return status;
+  absl::Status status = RunConnected(arguments, "nbd");
+  return status.ok() ? RunNbd(arguments) : status;
+}
+
 int Main(int argc, char** argv) {
   // A reader that closes its pipe is an error of write(), not the end of the bus without a word.
   std::signal(SIGPIPE, SIG_IGN);
@@ -115,7 +137,7 @@ int Main(int argc, char** argv) {
       argc, argv,
       {"xen",    "bus",     "pages",  "extend", "ring-order", "dev",   "offset", "length",
        "seed",   "rw",      "bs",     "depth",  "seconds",    "count", "bytes",  "send",
-       "expect", "timeout", "socket", "plugin", "run",        "spin"},
+       "expect", "timeout", "socket", "plugin", "run",        "spin",  "wait"},
       {"help", "events", "json", "sha256", "flush", "readonly"});
   if (arguments.ok() && arguments->Has("help")) {
     std::fputs(kUsage, stdout);
@@ -130,7 +152,7 @@ int Main(int argc, char** argv) {
     return 2;
   }
   const std::string& command = arguments->words()[0];
-  status = command == "nbd" ? RunNbd(*arguments) : RunConnected(*arguments, command);
+  status = command == "nbd" ? StartNbd(*arguments) : RunConnected(*arguments, command);
   if (status.ok()) return 0;
   // Reasons come from another domain.
   std::fprintf(stderr, "vmsg-frontend: %s\n", CleanText(status.message()).c_str());

@@ -12,6 +12,8 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
+#include <system_error>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -130,7 +132,11 @@ void Server::CloseSockets(const std::shared_ptr<Domain>& domain) {
     return true;
   });
   unlink(absl::StrCat(DomainDirectory(*domain), "/", kServerLock).c_str());
-  if (domain->id != 0) rmdir(DomainDirectory(*domain).c_str());
+  if (domain->id != 0) {
+    // With the locks that frontends in it left there.
+    std::error_code ignored;
+    std::filesystem::remove_all(DomainDirectory(*domain), ignored);
+  }
   std::vector<uint64_t> gone;
   for (const auto& [id, client] : clients_) {
     if (client->handle.domain == domain) gone.push_back(id);
