@@ -100,7 +100,8 @@ absl::StatusOr<BusClaim> BusClaim::Take(const ClaimPlaces& places, uint32_t bus_
   // Missing in a small initramfs. What is wrong with it shows when the file is opened.
   if (places.lock_directory.rfind("/run/", 0) == 0) ::mkdir("/run", 0755);
   ::mkdir(places.lock_directory.c_str(), 0755);
-  const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
+  // Nobody else's: who may only read it may lock it, too.
+  const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (fd < 0) {
     return absl::ErrnoToStatus(
         errno, absl::StrCat("open ", path, ", by whose lock one program of a domain has a bus"));
