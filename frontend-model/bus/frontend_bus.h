@@ -279,9 +279,11 @@ absl::StatusOr<Response> FrontendBus::Call(uint16_t dev_num, const Request& requ
     const Clock::duration later =
         deadline == Deadline::max() ? Clock::duration::zero() : paused() - paused_before;
     absl::StatusOr<Response> response = CallOnce<Response>(dev_num, request, deadline + later);
-    const bool again = absl::IsUnavailable(response.status()) && losses_ != losses_before &&
-                       failure_.ok() && !resuming_;
-    if (!again) return response;
+    if (!absl::IsUnavailable(response.status()) || losses_ == losses_before || resuming_) {
+      return response;
+    }
+    // Not only that the backend went, but why there is no other one.
+    if (!failure_.ok()) return failure_;
   }
 }
 

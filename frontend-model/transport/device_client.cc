@@ -298,7 +298,7 @@ absl::Status DeviceClient::Publish(uint32_t index) {
 }
 
 // The used rings are looked at in the same turn of the loop, by the drivers' poll sources.
-void DeviceClient::OnUsed(uint32_t) { ++used_events_; }
+void DeviceClient::OnUsed(uint32_t) {}
 
 void DeviceClient::OnBusState(uint16_t state) {
   if (state == wire::kDeviceRemovalRequested) {

@@ -133,7 +133,6 @@ class DeviceClient final : public DeviceEvents {
   void set_state_listener(absl::AnyInvocable<void()> listener) {
     state_listener_ = std::move(listener);
   }
-  uint64_t used_events() const { return used_events_; }
 
   void OnUsed(uint32_t queue) override;
   void OnConfig(const wire::EventConfig& event) override;
@@ -189,7 +188,6 @@ class DeviceClient final : public DeviceEvents {
   std::vector<std::pair<uint32_t, std::string>> config_written_;
   bool removal_requested_ = false;
   bool removed_ = false;
-  uint64_t used_events_ = 0;
   uint64_t ready_events_ = 0;
   std::vector<std::unique_ptr<DriverQueue>> queues_;
   // That the device did not take, as it says: not used, and kept from others until a reset.
@@ -210,8 +208,8 @@ absl::StatusOr<Response> DeviceClient::Call(const Request& request) {
     if (absl::Status status = AwaitResumed(); !status.ok()) return status;
     const uint64_t losses = bus_.losses();
     absl::StatusOr<Response> response = bus_.CallOnce<Response>(dev_num_, request, After(timeout_));
-    const bool lost = absl::IsUnavailable(response.status()) && bus_.losses() != losses;
-    if (!lost || !bus_.failure().ok()) return response;
+    if (!absl::IsUnavailable(response.status()) || bus_.losses() == losses) return response;
+    if (!bus_.failure().ok()) return bus_.failure();
   }
 }
 
