@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // A guest's disk I/O that can tell afterwards what was lost.
 //
-//   disk-witness write [--reconnect] [--gently]
-//                                        in a guest: rounds of writes in flight together, a flush
+//   disk-witness write [--gently]        in a guest: rounds of writes in flight together, a flush
 //                                        and a comparison of what is read back, without end; after
-//                                        each round its number goes into the node data/flushed.
-//                                        Ends with 0 at SIGTERM, with 1 when the bus fails;
-//                                        --reconnect: connects again instead, counted in
-//                                        data/connections. --gently: leaves the processor to
-//                                        others for a while after each round.
+//                                        each round its number goes into the node data/flushed, and
+//                                        that of the connections that it has had by then into
+//                                        data/connections. Ends with 0 at SIGTERM, with 1 at the
+//                                        first error. --gently: leaves the processor to others for
+//                                        a while after each round.
 //   disk-witness check IMAGE ROUND       in Dom0: every block that was flushed is in the image, at
 //                                        least up to this round
 //
@@ -85,7 +84,7 @@ class Writer final : public frontend::BlkCompletion {
   Writer(xenstore::Store& store, BusConnection& bus, bool gently)
       : store_(store), bus_(bus), gently_(gently) {}
 
-  // One connection's life. OK: told to stop.
+  // OK: told to stop.
   absl::Status Run() {
     absl::StatusOr<std::unique_ptr<frontend::DeviceClient>> device =
         frontend::DeviceClient::Probe(bus_.bus(), bus_.memory(), 0);
@@ -143,9 +142,10 @@ class Writer final : public frontend::BlkCompletion {
       if (FirstDifference(bytes, round_ * kRoundBlocks + i) == kBlockSize) continue;
       std::cerr << "disk-witness: block " << round_ * kRoundBlocks + i
                 << " is not what was written; it says to be " << SequenceOf(bytes) << "\n";
-      std::exit(1);  // no failure of the bus: connecting again would not make it better
+      return absl::DataLossError("what was read is not what was written");
     }
-    return store_.Write("data/flushed", absl::StrCat(round_++));
+    status = store_.Write("data/connections", absl::StrCat(1 + disk.client().bus().losses()));
+    return status.ok() ? store_.Write("data/flushed", absl::StrCat(round_++)) : status;
   }
 
   xenstore::Store& store_;
@@ -156,26 +156,20 @@ class Writer final : public frontend::BlkCompletion {
   absl::Status result_;
 };
 
-absl::Status Write(bool reconnect, bool gently) {
+absl::Status Write(bool gently) {
   absl::StatusOr<std::unique_ptr<grants::Platform>> platform = grants::OpenPlatform("");
   if (!platform.ok()) return platform.status();
   absl::StatusOr<std::unique_ptr<xenstore::Store>> store =
       xenstore::OpenStore((*platform)->store_socket());
   if (!store.ok()) return store.status();
-  const frontend::ConnectOptions options{.pages = 256, .timeout = kPatience};
+  const frontend::ConnectOptions options{
+      .pages = 256, .timeout = kPatience, .notice = [](absl::string_view text) {
+        std::cerr << "disk-witness: " << text << std::endl;
+      }};
   absl::StatusOr<std::unique_ptr<BusConnection>> bus = BusConnection::Open(**platform, options);
   if (!bus.ok()) return bus.status();
-  Writer writer(**store, **bus, gently);
-  for (int connections = 1;; ++connections) {
-    absl::Status status = (*store)->Write("data/connections", absl::StrCat(connections));
-    if (!status.ok()) return status;
-    status = writer.Run();
-    if (status.ok()) return (*bus)->Close();
-    std::cerr << "disk-witness: " << status.message() << "\n";
-    if (!reconnect) return status;
-    status = (*bus)->Reconnect();
-    if (!status.ok()) return status;
-  }
+  absl::Status status = Writer(**store, **bus, gently).Run();
+  return status.ok() ? (*bus)->Close() : status;
 }
 
 absl::Status Check(const std::string& image, uint64_t round) {
@@ -220,15 +214,11 @@ int Main(int argc, char** argv) {
   sigaction(SIGTERM, &action, nullptr);
   const std::vector<std::string> words(argv + 1, argv + argc);
   uint64_t round = 0;
-  absl::Status status =
-      absl::InvalidArgumentError("write [--reconnect] [--gently], or check IMAGE ROUND");
+  absl::Status status = absl::InvalidArgumentError("write [--gently], or check IMAGE ROUND");
   if (words.size() == 3 && words[0] == "check" && absl::SimpleAtoi(words[2], &round)) {
     status = Check(words[1], round);
   } else if (!words.empty() && words[0] == "write") {
-    const auto has = [&words](const char* option) {
-      return std::find(words.begin() + 1, words.end(), option) != words.end();
-    };
-    status = Write(has("--reconnect"), has("--gently"));
+    status = Write(std::find(words.begin() + 1, words.end(), "--gently") != words.end());
   }
   if (status.ok()) return 0;
   std::cerr << "disk-witness: " << status.message() << "\n";

@@ -30,7 +30,7 @@ attach_slow_disk
 next_frontend
 interrupt "vmsgd is stopped" writes stop_vmsgd
 start_vmsgd
-next_frontend
+of_guest await g1 data/connections 2 200
 # What a killed frontend leaves mapped is unmapped when the next one begins.
 say "the frontend is killed, reads"
 wait_for 60 slow_disk_has reads
