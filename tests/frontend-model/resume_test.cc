@@ -193,6 +193,7 @@ TEST_F(ResumeTest, ALossInTheMiddleOfAResumptionBeginsItAgain) {
               absl::OkStatus());
     EXPECT_EQ(device_.queues[0].set.size, 16u);
   }
+  bus_.on_message = nullptr;
 }
 
 TEST_F(ResumeTest, ADeviceThatIsOpenedLaterGoesOnThen) {
@@ -264,7 +265,7 @@ TEST_F(ResumeTest, AWaitCanEndWithoutABackend) {
   EXPECT_TRUE(device_.memory.frozen());
 }
 
-// [driver:Device Operation / Device Status] DEVICE_NEEDS_RESET
+// [driver:Device Operation / Reset / Driver]
 TEST_F(ResumeTest, ADeviceThatNeedsAResetIsResetAndGoesOnWithItsQueue) {
   Create();
   ASSERT_TRUE(driver_->SubmitFlush(&recorder_, 1).ok());
@@ -297,7 +298,9 @@ TEST_F(ResumeTest, WithoutQueuesThatGoOnADeviceThatNeedsAResetEnds) {
   EXPECT_EQ(device_.status, 0u);
 }
 
-// [driver:Transport Messages / VIRTIO_MSG_EVENT_CONFIG]
+// [driver:Device Operation / Device Notifications / Driver]
+// [driver:Device Operation / Configuration Changes During Operation / Driver]
+// [driver:Transport Messages / VIRTIO_MSG_EVENT_CONFIG / Driver]
 TEST_F(ResumeTest, ADiskThatWasResizedHasItsNewSize) {
   Create();
   EXPECT_EQ(driver_->Read(256 * 512, buffer_.address(), 512, Soon()).code(),
