@@ -37,7 +37,7 @@ constexpr char kUsage[] =
 
 --dev N names the device; otherwise the first one of the right type is taken.
 --pages N: window at the start (1000); --extend N: a second segment, withdrawn at the end (0).
---spin N: microseconds to look for answers before sleeping (50).
+--spin N: microseconds to look for answers before sleeping (200).
 --wait N: seconds to wait for a backend that has gone (300; nbd: until there is one).
 --help: this text; --version: the program's version.
 Numbers may end in k, M or G. Exit status: 0 done, 1 failed, 2 not understood.
