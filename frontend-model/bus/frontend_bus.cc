@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "frontend-model/bus/frontend_bus.h"
 
+#include <sched.h>
+
 #include <algorithm>
 #include <cstring>
 #include <utility>
@@ -246,6 +248,7 @@ absl::Status FrontendBus::WaitUntil(absl::FunctionRef<bool()> done, Deadline dea
       Relax();
       continue;
     }
+    if (spin_budget_ > Clock::duration::zero()) sched_yield();  // to a backend on this processor
     const Deadline now = Clock::now();
     if (idle_since == Deadline()) idle_since = now;
     const Clock::duration later = paused() - paused_before;
