@@ -38,16 +38,20 @@ absl::Status BareReader::Start() {
   if (error < 0) return absl::ErrnoToStatus(-error, "io_uring_queue_init");
   has_ring_ = true;
 
+  if (!load_.buffers.empty()) return absl::OkStatus();
   void* const memory = mmap(nullptr, size_t{load_.block_size} * load_.depth, PROT_READ | PROT_WRITE,
                             MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
   if (memory == MAP_FAILED) return absl::ErrnoToStatus(errno, "memory for the bare reads");
-  buffers_ = static_cast<char*>(memory);
+  memory_ = memory;
+  for (uint32_t i = 0; i < load_.depth; ++i) {
+    load_.buffers.push_back(static_cast<char*>(memory) + size_t{i} * load_.block_size);
+  }
   return absl::OkStatus();
 }
 
 BareReader::~BareReader() {
   if (has_ring_) io_uring_queue_exit(&ring_);
-  if (buffers_ != nullptr) munmap(buffers_, size_t{load_.block_size} * load_.depth);
+  if (memory_ != nullptr) munmap(memory_, size_t{load_.block_size} * load_.depth);
   if (fd_ >= 0) close(fd_);
 }
 
@@ -55,7 +59,7 @@ absl::StatusOr<absl::Duration> BareReader::Read(uint64_t count) {
   uint64_t issued = 0;
   const auto issue = [&](uint64_t slot) {
     io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
-    io_uring_prep_read(sqe, fd_, buffers_ + slot * load_.block_size, load_.block_size,
+    io_uring_prep_read(sqe, fd_, load_.buffers[slot], load_.block_size,
                        order_.Next() * load_.block_size);
     sqe->user_data = slot;
     ++issued;

@@ -8,6 +8,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -33,11 +34,12 @@ struct ReadLoad {
   uint32_t depth;
   bool random;
   uint64_t count = 0;  // reads in all, where one call makes them
+  // Where to, one of `block_size` for each of `depth`, kept by the caller; empty: memory of its
+  // own.
+  std::vector<char*> buffers = {};
 };
 
-// A loop that keeps `depth` reads in flight straight on io_uring (O_DIRECT, one thread), into
-// memory of the kind that a window is: shared, page by page. (Direct I/O into a huge page is
-// faster; a guest's granted pages are not that.)
+// A loop that keeps `depth` reads in flight straight on io_uring (O_DIRECT, one thread).
 class BareReader {
  public:
   static absl::StatusOr<std::unique_ptr<BareReader>> Open(const ReadLoad& load);
@@ -54,9 +56,9 @@ class BareReader {
   explicit BareReader(const ReadLoad& load) : load_(load) {}
   absl::Status Start();
 
-  const ReadLoad load_;
+  ReadLoad load_;
   int fd_ = -1;
-  char* buffers_ = nullptr;
+  void* memory_ = nullptr;
   uint64_t blocks_ = 0;
   BlockOrder order_{1, false};
   bool has_ring_ = false;

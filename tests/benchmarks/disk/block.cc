@@ -50,6 +50,15 @@ class OurReader final : public frontend::BlkCompletion {
     return absl::OkStatus();
   }
 
+  // The same memory, for the others: how fast a disk reads into pages depends on where they are.
+  std::vector<char*> buffers() const {
+    std::vector<char*> buffers;
+    for (const frontend::GuestBlock& block : buffers_) {
+      buffers.push_back(reinterpret_cast<char*>(block.bytes().data()));
+    }
+    return buffers;
+  }
+
   // How long `count` reads take, all of them ended.
   absl::StatusOr<absl::Duration> Read(uint64_t count) {
     left_ = count;
@@ -97,7 +106,11 @@ absl::Status Compare(frontend::BlkDriver& disk, const std::string& path, const L
                      int round_count, std::vector<Figure>& figures) {
   OurReader ours(disk, load);
   if (absl::Status status = ours.Allocate(); !status.ok()) return status;
-  const ReadLoad bare_load = {path, load.block, load.depth, load.random};
+  const ReadLoad bare_load = {.path = path,
+                              .block_size = load.block,
+                              .depth = load.depth,
+                              .random = load.random,
+                              .buffers = ours.buffers()};
   absl::StatusOr<std::unique_ptr<BareReader>> bare = BareReader::Open(bare_load);
   if (!bare.ok()) return bare.status();
   absl::StatusOr<std::unique_ptr<HandedOverReader>> handed_over =

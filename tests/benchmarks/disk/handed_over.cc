@@ -20,11 +20,6 @@ namespace {
 constexpr uint32_t kSlots = 64;  // more than any load's depth
 constexpr uint64_t kEventRead = ~uint64_t{0};
 
-void* SharedMemory(size_t bytes) {
-  return mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1,
-              0);
-}
-
 }  // namespace
 
 // Two rings of one writer and one reader each; the counters only grow.
@@ -54,21 +49,26 @@ absl::Status HandedOverReader::Start(int processor) {
   }
   const off_t size = lseek(fd, 0, SEEK_END);
   order_ = BlockOrder(static_cast<uint64_t>(size) / load_.block_size, load_.random);
-  void* const shared = SharedMemory(sizeof(Shared));
-  void* const buffers = SharedMemory(size_t{load_.block_size} * load_.depth);
+  void* const shared =
+      mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   asked_ = eventfd(0, EFD_CLOEXEC);
   ended_ = eventfd(0, EFD_CLOEXEC);
   if (shared != MAP_FAILED) shared_ = static_cast<Shared*>(shared);
-  if (buffers != MAP_FAILED) buffers_ = static_cast<char*>(buffers);
-  if (shared_ == nullptr || buffers_ == nullptr || asked_ < 0 || ended_ < 0) {
+  if (shared_ == nullptr || asked_ < 0 || ended_ < 0) {
     close(fd);
     return absl::ErrnoToStatus(errno, "shared memory and eventfds of two processes");
   }
+  // Guests' memory is kept from children; this one is to have the buffers.
+  const auto advise = [&](int advice) {
+    for (char* buffer : load_.buffers) madvise(buffer, load_.block_size, advice);
+  };
+  advise(MADV_DOFORK);
   server_ = fork();
   if (server_ == 0) {
     KeepThreadOn(processor);
     Serve(fd);
   }
+  advise(MADV_DONTFORK);
   close(fd);
   return server_ < 0 ? absl::ErrnoToStatus(errno, "fork") : absl::OkStatus();
 }
@@ -79,7 +79,6 @@ HandedOverReader::~HandedOverReader() {
     waitpid(server_, nullptr, 0);
   }
   if (shared_ != nullptr) munmap(shared_, sizeof(Shared));
-  if (buffers_ != nullptr) munmap(buffers_, size_t{load_.block_size} * load_.depth);
   if (asked_ >= 0) close(asked_);
   if (ended_ >= 0) close(ended_);
 }
@@ -119,7 +118,7 @@ void HandedOverReader::Serve(int fd) {
       for (; taken < requests; ++taken) {
         const Shared::Request request = shared_->request[taken % kSlots];
         io_uring_sqe* const sqe = io_uring_get_sqe(&ring);
-        io_uring_prep_read(sqe, fd, buffers_ + request.slot * load_.block_size, load_.block_size,
+        io_uring_prep_read(sqe, fd, load_.buffers[request.slot], load_.block_size,
                            request.block * load_.block_size);
         sqe->user_data = request.slot;
       }

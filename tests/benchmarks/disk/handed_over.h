@@ -15,8 +15,8 @@ namespace vmsg::bench {
 
 // The reads of BareReader, made by a second process: the caller writes each into shared memory and
 // signals an eventfd, the other makes it with io_uring, and signals another when it has ended.
-// Neither polls. Without the second process it is the loop of BareReader; with Xen's ring, the
-// transport and a virtqueue between the two it is ours.
+// Neither polls. `load` has buffers, in shared memory. Without the second process it is the loop of
+// BareReader; with Xen's ring, the transport and a virtqueue between the two it is ours.
 class HandedOverReader {
  public:
   // The second process runs on `processor`.
@@ -39,7 +39,6 @@ class HandedOverReader {
   const ReadLoad load_;
   BlockOrder order_{1, false};
   Shared* shared_ = nullptr;
-  char* buffers_ = nullptr;
   int asked_ = -1;  // eventfds
   int ended_ = -1;
   pid_t server_ = -1;
