@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <string>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 
@@ -60,6 +61,8 @@ inline constexpr char kStatusDraining[] = "draining";
 inline constexpr char kHotplugError[] = "hotplug-error";  // why the entry was refused
 inline constexpr char kIoErrors[] = "io-errors";          // requests that the disk failed
 inline constexpr char kIoError[] = "io-error";            // the last of them
+// found-<key>: the value that <key> has from now on, where the entry says nothing of it.
+inline constexpr char kFoundPrefix[] = "found-";
 
 // In the backend directory, written by the backend before state 2.
 inline constexpr char kVersions[] =
@@ -101,7 +104,8 @@ inline std::string FrontendErrorPath(const BusAddress& bus) {
 // Nodes of a device entry that are not the type's parameters.
 inline bool IsControlNode(absl::string_view node) {
   return node == kType || node == kDeviceOnline || node == kDeviceForce || node == kHotplugStatus ||
-         node == kHotplugError || node == kIoErrors || node == kIoError || node == kFromConfig;
+         node == kHotplugError || node == kIoErrors || node == kIoError || node == kFromConfig ||
+         absl::StartsWith(node, kFoundPrefix);
 }
 
 }  // namespace vmsg::xenstore

@@ -10,7 +10,6 @@
 #include "absl/strings/strip.h"
 #include "text/foreign_text.h"
 #include "xenstore/text_value.h"
-#include "xenstore/toolstack/bus_creation.h"
 
 namespace vmsg::xenstore {
 namespace {
@@ -80,10 +79,6 @@ absl::StatusOr<std::vector<uint32_t>> ReadVersions(NodeAccess& nodes, const std:
     versions.push_back(static_cast<uint32_t>(*version));
   }
   return versions;
-}
-
-absl::string_view ErrorText(const absl::Status& error) {
-  return error.message().substr(0, kMaxErrorBytes);
 }
 
 // With the directory that was made for it.
@@ -244,6 +239,10 @@ absl::Status WriteState(Store& store, absl::string_view directory, XenbusState s
   return WriteNodesAndState(store, std::string(directory), {}, state);
 }
 
+absl::string_view ErrorText(const absl::Status& error) {
+  return error.message().substr(0, kMaxErrorBytes);
+}
+
 absl::Status NodeQuotaError(const absl::Status& refused) {
   return absl::ResourceExhaustedError(
       absl::StrCat("this domain may own no more nodes in xenstore (xenstored's --entry-nb, 1000 by "
@@ -279,61 +278,6 @@ absl::Status ClearBackendError(Store& store, const BusAddress& bus) {
 
 absl::Status ClearFrontendError(Store& store, const BusAddress& bus) {
   return RemoveError(store, FrontendErrorPath(bus));
-}
-
-absl::Status ReportRemoval(Store& store, const BusAddress& bus, uint16_t device,
-                           const char* status) {
-  const std::string entry = absl::StrCat(bus.BackendPath(), "/", kDevice, "/", device);
-  return store.Transaction([&](NodeAccess& nodes) -> absl::Status {
-    absl::StatusOr<bool> leaving = IsLeaving(nodes, bus, device);
-    if (!leaving.ok()) return leaving.status();
-    if (!*leaving) {
-      return absl::FailedPreconditionError(absl::StrCat(entry, " is another entry by now"));
-    }
-    return nodes.Write(Join(entry, kHotplugStatus), status);
-  });
-}
-
-absl::Status ReportDevice(Store& store, const BusAddress& bus, absl::string_view device,
-                          const absl::Status& result) {
-  const std::string entry = absl::StrCat(bus.BackendPath(), "/", kDevice, "/", device);
-  return store.Transaction([&](NodeAccess& nodes) {
-    // A write would bring back an entry that was removed.
-    if (absl::StatusOr<std::string> type = nodes.Read(Join(entry, kType)); !type.ok()) {
-      return type.status();
-    }
-    if (result.ok()) {
-      if (absl::Status removed = nodes.Remove(Join(entry, kHotplugError));
-          !removed.ok() && !absl::IsNotFound(removed)) {
-        return removed;
-      }
-      return nodes.Write(Join(entry, kHotplugStatus), kStatusConnected);
-    }
-    if (absl::Status status = nodes.Write(Join(entry, kHotplugError), ErrorText(result));
-        !status.ok()) {
-      return status;
-    }
-    return nodes.Write(Join(entry, kHotplugStatus), kStatusError);
-  });
-}
-
-absl::Status ReportIoErrors(Store& store, const BusAddress& bus, uint16_t device, uint64_t count,
-                            absl::string_view last) {
-  const std::string entry = absl::StrCat(bus.BackendPath(), "/", kDevice, "/", device);
-  return store.Transaction([&](NodeAccess& nodes) {
-    // As above.
-    if (absl::StatusOr<std::string> type = nodes.Read(Join(entry, kType)); !type.ok()) {
-      return type.status();
-    }
-    const std::pair<const char*, std::string> values[] = {{kIoErrors, absl::StrCat(count)},
-                                                          {kIoError, std::string(last)}};
-    for (const auto& [name, value] : values) {
-      absl::Status status =
-          count == 0 ? nodes.Remove(Join(entry, name)) : nodes.Write(Join(entry, name), value);
-      if (!status.ok() && !(count == 0 && absl::IsNotFound(status))) return status;
-    }
-    return absl::OkStatus();
-  });
 }
 
 absl::StatusOr<uint16_t> OwnDomain(NodeAccess& nodes) {

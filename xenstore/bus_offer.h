@@ -78,6 +78,8 @@ absl::StatusOr<XenbusState> ReadState(NodeAccess& nodes, absl::string_view direc
 // directory that the toolstack removed.
 absl::Status WriteState(Store& store, absl::string_view directory, XenbusState state);
 
+// As much of an error's text as a node takes.
+absl::string_view ErrorText(const absl::Status& error);
 // `refused`: xenstored's answer to a domain that owns as many nodes as it may. Names the quota.
 absl::Status NodeQuotaError(const absl::Status& refused);
 
@@ -88,21 +90,6 @@ absl::Status ReportFrontendError(Store& store, const BusAddress& bus, const absl
 absl::Status ClearFrontendError(Store& store, const BusAddress& bus);
 // Backend. What was reported is over.
 absl::Status ClearBackendError(Store& store, const BusAddress& bus);
-
-// Backend. The answer to a device entry: hotplug-status "connected", or "error" and the reason in
-// hotplug-error. NotFound: the entry is gone meanwhile; nothing was written.
-absl::Status ReportDevice(Store& store, const BusAddress& bus, absl::string_view device,
-                          const absl::Status& result);
-// Backend. How far the removal that an entry's or its bus's `online` 0 asks for has got:
-// kStatusAsked or kStatusDraining. FailedPrecondition: this entry is to stay; it was made anew
-// meanwhile.
-absl::Status ReportRemoval(Store& store, const BusAddress& bus, uint16_t device,
-                           const char* status);
-
-// Backend. How many requests of a device failed at the disk, and the last one's text; 0: none, the
-// nodes go. NotFound: the entry is gone meanwhile; nothing was written.
-absl::Status ReportIoErrors(Store& store, const BusAddress& bus, uint16_t device, uint64_t count,
-                            absl::string_view last);
 
 // The domain this store connection belongs to, from its own `domid` node, which a guest cannot
 // write. A domain without one is a Dom0 that was started without xen-init-dom0: 0.

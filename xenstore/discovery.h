@@ -43,7 +43,8 @@ struct BusView {
 struct DeviceNodes {
   uint16_t number = 0;
   std::string type;
-  absl::btree_map<std::string, std::string> keys;  // without type, online, force and ours
+  absl::btree_map<std::string, std::string> keys;   // without type, online, force and ours
+  absl::btree_map<std::string, std::string> found;  // see kFoundPrefix
   // hotplug-status as a predecessor left it: empty, "connected" or "error".
   std::string status;
   bool operator==(const DeviceNodes&) const = default;

@@ -5,6 +5,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "xenstore/discovery.h"
 #include "xenstore/text_value.h"
 
@@ -103,19 +104,21 @@ absl::Status BusDiscovery::AddDevice(const BusAddress& address, Bus& bus, uint16
   absl::StatusOr<std::vector<std::string>> nodes = store_->List(OwnDevicePath(address, name));
   if (absl::IsUnavailable(nodes.status())) return nodes.status();
   if (!nodes.ok()) return absl::OkStatus();
-  DeviceNodes device{.number = number, .type = type, .keys = {}, .status = status};
-  for (const std::string& node : *nodes) {
-    if (IsControlNode(node)) continue;
-    if (device.keys.size() >= kMaxKeysPerDevice) {
+  DeviceNodes device{.number = number, .type = type, .keys = {}, .found = {}, .status = status};
+  for (absl::string_view node : *nodes) {
+    const bool found = absl::ConsumePrefix(&node, kFoundPrefix);
+    if (!found && IsControlNode(node)) continue;
+    auto& keys = found ? device.found : device.keys;
+    if (keys.size() >= kMaxKeysPerDevice) {
       RefuseDevice(address, bus, name,
                    absl::InvalidArgumentError(
                        absl::StrCat("the entry has more than ", kMaxKeysPerDevice, " keys")));
       return absl::OkStatus();
     }
     absl::StatusOr<std::optional<std::string>> value =
-        ReadNode(absl::StrCat(OwnDevicePath(address, name), "/", node));
+        ReadNode(absl::StrCat(OwnDevicePath(address, name), "/", found ? kFoundPrefix : "", node));
     if (!value.ok()) return value.status();
-    if (value->has_value()) device.keys.emplace(node, *std::move(*value));
+    if (value->has_value()) keys.emplace(node, *std::move(*value));
   }
   bus.devices.emplace(number, DeviceRecord{.answered = !status.empty()});
   listener_->OnDeviceAdded(address, device);

@@ -78,6 +78,11 @@ void BusEndpoint::RemoveDevice(uint16_t number, absl::AnyInvocable<void()> done)
   channel->second->Remove(std::move(done));
 }
 
+void BusEndpoint::VisitDevices(
+    absl::FunctionRef<void(uint16_t number, const Device& device)> visit) const {
+  for (const auto& [number, channel] : channels_) visit(number, channel->transport().device());
+}
+
 uint32_t BusEndpoint::DeviceStatus(uint16_t number) const {
   auto channel = channels_.find(number);
   return channel == channels_.end() ? 0 : channel->second->transport().status();

@@ -12,6 +12,7 @@
 
 #include "absl/container/btree_map.h"
 #include "absl/functional/any_invocable.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "backend/bus/bus_interfaces.h"
 #include "backend/bus/device_channel.h"
@@ -99,6 +100,7 @@ class BusEndpoint : public Poller, private ChannelOwner {
 
   const BusCounters& counters() const { return counters_; }
   size_t device_count() const { return channels_.size(); }
+  void VisitDevices(absl::FunctionRef<void(uint16_t number, const Device& device)> visit) const;
 
   // Poller.
   bool Poll() override;

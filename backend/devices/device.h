@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/container/btree_map.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -57,10 +58,16 @@ struct DeviceEnvironment {
   AsyncFileIo* io = nullptr;
 };
 
+// Takes a device's counters one by one. A name stays the same and is used by one type of device.
+using CounterVisitor = absl::FunctionRef<void(absl::string_view name, uint64_t value)>;
+
 class Device {
  public:
   virtual ~Device() = default;
   virtual const DeviceIdentity& identity() const = 0;
+
+  // What an administrator sees of the device.
+  virtual void VisitCounters(CounterVisitor visit) const { (void)visit; }
 
   // `out` lies within config_size.
   virtual void ReadConfig(uint32_t offset, std::span<std::byte> out) const = 0;
@@ -115,6 +122,9 @@ struct OpenedDevice {
   absl::btree_map<std::string, std::string> options;  // checked
   // One for all duplicates.
   std::shared_ptr<DeviceHealth> health = std::make_shared<DeviceHealth>();
+  // Keys that the entry is to have from now on, where it lacks them: what opening has found out
+  // once and must not come out otherwise when it is opened again.
+  absl::btree_map<std::string, std::string> found_keys;
 
   // The same open files under new descriptors. ResourceExhausted: there are no more descriptors.
   absl::StatusOr<OpenedDevice> Duplicate() const;

@@ -6,17 +6,20 @@
 #include <cerrno>
 #include <cstring>
 
-#include "absl/strings/str_cat.h"
 #include "backend/devices/console/console.h"
+#include "backend/devices/console/terminal/terminal_place.h"
 #include "backend/devices/entry_keys.h"
+#include "backend/devices/path_walk.h"
 
 namespace vmsg::backend {
 
 absl::Status CheckImagePath(const DeviceEntry& entry) {
   absl::StatusOr<std::string> path = AbsolutePath(entry, "path");
   if (!path.ok()) return path.status();
+  absl::StatusOr<UniqueFd> place = WalkPath(*path);
+  if (!place.ok()) return RefuseKey("path", *path, place.status().message());
   struct stat file = {};
-  if (stat(path->c_str(), &file) != 0) return RefuseKey("path", *path, std::strerror(errno));
+  if (fstat(place->get(), &file) != 0) return RefuseKey("path", *path, std::strerror(errno));
   if (!S_ISREG(file.st_mode) && !S_ISBLK(file.st_mode)) {
     return RefuseKey("path", *path, "is neither a regular file nor a block device");
   }
@@ -28,15 +31,7 @@ absl::Status CheckTerminalPath(const DeviceEntry& entry) {
     if (KeyOr(entry, key, "").empty()) continue;
     absl::StatusOr<std::string> path = AbsolutePath(entry, key);
     if (!path.ok()) return path.status();
-    const size_t slash = path->rfind('/');
-    const std::string directory = slash == 0 ? "/" : path->substr(0, slash);
-    struct stat place = {};
-    const int error = stat(directory.c_str(), &place) != 0 ? errno
-                      : S_ISDIR(place.st_mode)             ? 0
-                                                           : ENOTDIR;
-    if (error != 0) {
-      return RefuseKey(key, *path, absl::StrCat("its directory: ", std::strerror(error)));
-    }
+    if (absl::Status place = FindTerminalPlace(key, *path).status(); !place.ok()) return place;
   }
   return absl::OkStatus();
 }

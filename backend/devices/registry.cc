@@ -81,8 +81,12 @@ absl::StatusOr<std::unique_ptr<Device>> CreateDevice(OpenedDevice opened,
 }
 
 absl::StatusOr<OpenedDevice> OpenedDevice::Duplicate() const {
-  OpenedDevice copy{
-      .number = number, .type = type, .fds = {}, .options = options, .health = health};
+  OpenedDevice copy{.number = number,
+                    .type = type,
+                    .fds = {},
+                    .options = options,
+                    .health = health,
+                    .found_keys = {}};
   for (const UniqueFd& fd : fds) {
     UniqueFd duplicate(fcntl(fd.get(), F_DUPFD_CLOEXEC, 0));
     if (!duplicate) {

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/io_uring.h>
+#include <linux/loop.h>
 #include <linux/sched.h>
 #include <seccomp.h>
 #include <sys/ioctl.h>
@@ -43,7 +44,7 @@ constexpr const char* kAllowed[] = {
     // Files: images, terminals' links, sockets, the trace and configurations are opened while
     // guests are served. aarch64 has the *at calls only.
     "openat", "newfstatat", "statx", "access", "faccessat", "faccessat2", "getdents64", "readlink",
-    "readlinkat", "symlink", "symlinkat", "unlink", "unlinkat", "chmod", "fchmodat",
+    "readlinkat", "symlink", "symlinkat", "unlink", "unlinkat", "fchmod",
     // A trace that is full is renamed, and cut to whole messages when its disk is full.
     "rename", "renameat", "renameat2", "ftruncate",
     // Loops.
@@ -67,7 +68,7 @@ constexpr const char* kAllowed[] = {
 // them.
 constexpr uint64_t kIoctls[] = {
     // A disk's size and blocks.
-    BLKGETSIZE64, BLKSSZGET, BLKPBSZGET,
+    BLKGETSIZE64, BLKSSZGET, BLKPBSZGET, BLKROGET, LOOP_GET_STATUS64,
     // A console's terminal.
     TCGETS, TCSETS, TIOCGPTN, TIOCSPTLCK, TIOCGWINSZ, FIONREAD,
     // A guest's pages and event channels.

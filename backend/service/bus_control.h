@@ -159,6 +159,8 @@ class BusControl {
   // device_health.cc
   void WatchHealth(DeviceControl& device);
   void ReportHealth(uint16_t number, const std::shared_ptr<DeviceHealth>& health);
+  // What opening it has found out, for the next vmsgd.
+  void NoteFound(DeviceControl& device);
   void CloseElsewhere(DeviceControl& device);
   void OnClosed(uint16_t number, uint64_t ticket);
   size_t opening() const;

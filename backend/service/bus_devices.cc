@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "backend/runtime/rate_limited_log.h"
 #include "backend/service/bus_control.h"
+#include "xenstore/reports/device_reports.h"
 #include "xenstore/toolstack/bus_creation.h"
 
 namespace vmsg::backend {
@@ -32,6 +33,7 @@ void BusControl::Open(uint16_t number) {
   device.state = DeviceState::kOpening;
   LogLine(LogLevel::kDebug, absl::StrCat("device ", number, ": opening ", device.nodes.type));
   DeviceEntry entry{.number = number, .type = device.nodes.type, .keys = device.nodes.keys};
+  entry.keys.insert(device.nodes.found.begin(), device.nodes.found.end());
   services_.workers->Submit(opening_lane(), [entry = std::move(entry), ticket = device.ticket,
                                              lane = opening_lane(), workers = services_.workers,
                                              loop = services_.loop, anchor = anchor_]() mutable {
@@ -63,6 +65,8 @@ bool BusControl::OnOpened(uint16_t number, uint64_t ticket, absl::StatusOr<Opene
     device.opened = *std::move(opened);
     WatchHealth(device);
     LogLine(LogLevel::kDebug, absl::StrCat("device ", number, ": opened"));
+    // Before the guest can touch it.
+    NoteFound(device);
   }
   if (device.leaving) {
     FinishRemoval(number);
@@ -220,6 +224,22 @@ void BusControl::Report(DeviceControl& device, const absl::Status& status) {
   if (!absl::IsResourceExhausted(reported)) return;
   device.quota_told = true;
   ReportError(xenstore::NodeQuotaError(reported));
+}
+
+void BusControl::NoteFound(DeviceControl& device) {
+  absl::btree_map<std::string, std::string> fresh = device.opened->found_keys;
+  absl::erase_if(fresh, [&](const auto& entry) {
+    return device.nodes.keys.contains(entry.first) || device.nodes.found.contains(entry.first);
+  });
+  if (fresh.empty() || gone_ || device.vanished) return;
+  absl::Status noted =
+      xenstore::NoteFoundKeys(*services_.store, address_, device.nodes.number, fresh);
+  if (noted.ok()) {
+    device.nodes.found.insert(fresh.begin(), fresh.end());
+  } else if (!absl::IsNotFound(noted)) {
+    LogLine(LogLevel::kError, absl::StrCat("device ", device.nodes.number,
+                                           ": noting what was found out: ", noted.message()));
+  }
 }
 
 void BusControl::CloseElsewhere(DeviceControl& device) {

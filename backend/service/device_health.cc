@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "backend/runtime/rate_limited_log.h"
 #include "backend/service/bus_control.h"
+#include "xenstore/reports/device_reports.h"
 
 namespace vmsg::backend {
 

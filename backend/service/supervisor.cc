@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "backend/runtime/rate_limited_log.h"
 #include "backend/session/map_bus.h"
+#include "xenstore/reports/device_reports.h"
 #include "xenstore/toolstack/domain_names.h"
 
 namespace vmsg::backend {

@@ -111,13 +111,24 @@ void Session::Close(absl::AnyInvocable<void(SessionRemains)> done) {
 
 std::string Session::Describe() const {
   const BusCounters& counters = endpoint_->counters();
-  return absl::StrCat(
+  std::string text = absl::StrCat(
       options_.name, ": devices ", endpoint_->device_count(), ", window pages ",
       window_.mapped_pages(), ", received ", counters.messages_received, ", sent ",
       counters.messages_sent, ", malformed ", counters.malformed, ", unknown device ",
       counters.unknown_device, ", problems ", counters.problems, ", wake-ups ", counters.wakeups,
       " (spurious ", counters.spurious_wakeups, "), notifications ", counters.notifications_sent,
       ", coalesced ", counters.events_coalesced, ", ring full ", counters.ring_full);
+  // Those that have counted anything: a bus may have many devices.
+  endpoint_->VisitDevices([&text](uint16_t number, const Device& device) {
+    const char* before = "";
+    device.VisitCounters([&](absl::string_view name, uint64_t value) {
+      if (value == 0) return;
+      if (*before == '\0') absl::StrAppend(&text, "; device ", number, ":");
+      absl::StrAppend(&text, before, " ", name, " ", value);
+      before = ",";
+    });
+  });
+  return text;
 }
 
 }  // namespace vmsg::backend

@@ -99,6 +99,7 @@ class DeviceTransport : private DeviceHost {
 
   uint32_t status() const { return status_; }
   const DeviceIdentity& identity() const { return identity_; }
+  const Device& device() const { return *device_; }
   // True when an area of a queue that is set up lies in the window's [first, first + bytes).
   bool QueueAreasIn(uint64_t first, uint64_t bytes) const;
 

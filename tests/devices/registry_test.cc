@@ -31,7 +31,7 @@ TEST(RegistryTest, AnUnknownTypeIsRefusedWithThoseKnown) {
 
 TEST(RegistryTest, AnUnknownKeyIsRefusedWithThoseKnown) {
   EXPECT_THAT(Refusal({.type = "blk", .keys = {{"path", "/x"}, {"pth", "/y"}}}),
-              AllOf(HasSubstr("pth=\"/y\""), HasSubstr("cache, direct, path")));
+              AllOf(HasSubstr("pth=\"/y\""), HasSubstr("cache, direct, format, path")));
   EXPECT_THAT(Refusal({.type = "rng", .keys = {{"source", "/dev/random"}}}),
               HasSubstr("takes none"));
 }

@@ -11,8 +11,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
 GUEST_MODULES = ["xenfs", "xen-evtchn", "xen-gntdev", "xen-gntalloc", "xen-privcmd", "loop"]
 DOM0_MODULES = GUEST_MODULES + ["brd"]
-# Loaded by dom0/init when it is time, and by tests/benchmarks/xen.
-DOM0_LATER_MODULES = ["qemu-fw-cfg", "xen-blkback", "nvme"]
+# Loaded by dom0/init when it is time, by scenarios and by tests/benchmarks/xen.
+DOM0_LATER_MODULES = ["qemu-fw-cfg", "xen-blkback", "nvme", "crc32c_generic", "ext4"]
 GUEST_LATER_MODULES = ["xen-blkfront"]
 # Below the folder of a build. What only Dom0 runs is not in a guest: its memory holds the whole image.
 GUEST_PROGRAMS = ["bin/vmsgd", "bin/vmsg-frontend", "bin/disk-witness", "bin/hotplug-cycles", "bin/hasty-successor",

@@ -12,6 +12,7 @@
 #include "tests/xenstore/memory_store.h"
 #include "xenstore/bus_offer.h"
 #include "xenstore/discovery.h"
+#include "xenstore/reports/device_reports.h"
 #include "xenstore/toolstack/bus_creation.h"
 
 namespace vmsg::ctl {

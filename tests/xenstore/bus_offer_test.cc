@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/xenstore/memory_store.h"
+#include "xenstore/reports/device_reports.h"
 #include "xenstore/toolstack/bus_creation.h"
 
 namespace vmsg::xenstore {

@@ -82,7 +82,8 @@ INSTANTIATE_TEST_SUITE_P(
         Malformed{"ReservedForce", "type=blk,force=1", "key \"force\"", "reserved"},
         Malformed{"ReservedStatus", "type=blk,hotplug-status=x", "key \"hotplug-status\"",
                   "reserved"},
-        Malformed{"ReservedError", "type=blk,hotplug-error=x", "key \"hotplug-error\"",
+        Malformed{"ReservedError", "type=blk,hotplug-error=x", "key \"hotplug-error\"", "reserved"},
+        Malformed{"ReservedFound", "type=blk,found-format=raw", "key \"found-format\"",
                   "reserved"}),
     [](const auto& info) { return info.param.name; });
 

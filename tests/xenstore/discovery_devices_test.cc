@@ -7,6 +7,7 @@
 #include "tests/xenstore/recording_listener.h"
 #include "xenstore/bus_offer.h"
 #include "xenstore/discovery.h"
+#include "xenstore/reports/device_reports.h"
 #include "xenstore/toolstack/bus_creation.h"
 
 namespace vmsg::xenstore {
@@ -196,6 +197,21 @@ TEST_F(DiscoveryDevicesTest, KeysPerDeviceAreCappedAndACorrectedEntryIsTaken) {
   ASSERT_TRUE(RemoveDevice(*toolstack_, kDevicesBus, 7).ok());
   Add(7);
   EXPECT_THAT(Settle(), ElementsAre("device 5/2 7 blk{path=/a}"));
+}
+
+// What one backend found out when it opened the entry, the next one knows; it is no key of the
+// entry's.
+TEST_F(DiscoveryDevicesTest, WhatWasFoundOutComesWithTheEntry) {
+  Add(7);
+  ASSERT_TRUE(NoteFoundKeys(*store_, kDevicesBus, 7, {{"format", "raw"}}).ok());
+  EXPECT_THAT(Settle(), ElementsAre("device 5/2 7 blk{path=/a} found{format=raw}"));
+  EXPECT_EQ(tree_.Value(Device("7/found-format")), "raw");
+  ASSERT_TRUE(RemoveDevice(*toolstack_, kDevicesBus, 7).ok());
+  Add(7);
+  Settle();
+  EXPECT_FALSE(tree_.Has(Device("7/found-format")));
+  EXPECT_TRUE(absl::IsNotFound(NoteFoundKeys(*store_, kDevicesBus, 8, {{"format", "raw"}})));
+  EXPECT_FALSE(tree_.Has(Device("8/found-format")));
 }
 
 }  // namespace

@@ -29,7 +29,9 @@ class RecordingListener : public BusListener {
     Add("device ", bus,
         absl::StrCat(" ", device.number, " ", device.type, "{",
                      absl::StrJoin(device.keys, ",", absl::PairFormatter("=")), "}",
-                     device.status));
+                     device.found.empty() ? "" : " found{",
+                     absl::StrJoin(device.found, ",", absl::PairFormatter("=")),
+                     device.found.empty() ? "" : "}", device.status));
     if (on_device) on_device(bus, absl::StrCat(device.number));
   }
   void OnDeviceRemovalRequested(const BusAddress& bus, uint16_t number, bool force) override {

@@ -167,7 +167,7 @@ absl::Status DiskClaims::Claim(const Key& key) {
   }
   AttachItem item{.label = absl::StrCat("disk ", read("dev")), .entry = {}, .number = 0};
   item.entry.type = "blk";
-  item.entry.keys = {{"path", params}, {"readonly", mode == "w" ? "0" : "1"}};
+  item.entry.keys = {{"path", params}, {"format", "raw"}, {"readonly", mode == "w" ? "0" : "1"}};
   AttachPlan plan = PlanAttachment(key.frontend, self_, {std::move(item)});
   auto created = WriteAttachment(*store_, plan, "");
   if (!created.ok()) return Refuse(key, created.status());

@@ -17,9 +17,6 @@ namespace {
 constexpr char kNumberKey[] = "num";
 constexpr char kBusKey[] = "bus";
 constexpr size_t kMaxKeyBytes = 32;
-// Nodes beside the parameters in device/<n>: a key of that name would overwrite them.
-constexpr const char* kReservedKeys[] = {kDeviceOnline, kDeviceForce, kHotplugStatus, kHotplugError,
-                                         kIoErrors,     kIoError,     kFromConfig};
 
 absl::Status KeyError(absl::string_view key, absl::string_view reason) {
   return absl::InvalidArgumentError(absl::StrCat("key ", Quoted(key), ": ", reason));
@@ -35,8 +32,9 @@ absl::Status CheckKey(absl::string_view key) {
       return KeyError(key, "only letters, digits, '-' and '_' may form a key");
     }
   }
-  for (const char* reserved : kReservedKeys) {
-    if (key == reserved) return KeyError(key, "the name is reserved for the backend's own use");
+  // A node beside the parameters in device/<n>: the key would overwrite it.
+  if (key != kType && IsControlNode(key)) {
+    return KeyError(key, "the name is reserved for the backend's own use");
   }
   return absl::OkStatus();
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // type=blk: a disk on a raw file or a block device.
 //   path=/abs        required
+//   format=raw       attaches the image as it is, whatever its bytes look like; without it an image
+//                    that looks like a container of a disk (qcow2, ...) is refused
 //   readonly=0|1     default 0
 //   cache=writeback|writethrough   default writeback: a write is on stable storage after the next
 //                    flush; writethrough: when it completes. There is no mode that ignores flushes.
@@ -13,7 +15,7 @@
 
 namespace vmsg::backend {
 
-inline constexpr absl::string_view kBlkKeys[] = {"cache",  "direct",   "path",
+inline constexpr absl::string_view kBlkKeys[] = {"cache",  "direct",   "format", "path",
                                                  "queues", "readonly", "serial"};
 
 absl::StatusOr<OpenedDevice> OpenBlk(const DeviceEntry& entry);

@@ -21,27 +21,37 @@ OpenedDevice PackImage(BlkImage image) {
   opened.options["queues"] = absl::StrCat(image.queues);
   opened.options["serial"] = image.serial;
   opened.health = std::move(image.health);
+  opened.options["direct"] = image.direct ? "1" : "0";
   opened.fds.push_back(std::move(image.buffered));
   if (image.direct) opened.fds.push_back(std::move(image.direct));
+  if (image.loop_file) opened.fds.push_back(std::move(image.loop_file));
   return opened;
 }
 
 absl::StatusOr<BlkImage> UnpackImage(OpenedDevice opened) {
   BlkImage image;
-  uint64_t values[8] = {};
-  const absl::string_view names[8] = {
-      "bytes",    "logical-block", "physical-block", "memory-alignment", "offset-alignment",
-      "readonly", "writethrough",  "queues"};
-  for (size_t i = 0; i < 8; ++i) {
+  uint64_t values[9] = {};
+  const absl::string_view names[9] = {"bytes",
+                                      "logical-block",
+                                      "physical-block",
+                                      "memory-alignment",
+                                      "offset-alignment",
+                                      "readonly",
+                                      "writethrough",
+                                      "queues",
+                                      "direct"};
+  for (size_t i = 0; i < 9; ++i) {
     absl::StatusOr<uint64_t> value = OptionNumber(opened, names[i]);
     if (!value.ok()) return value.status();
     values[i] = *value;
   }
   absl::StatusOr<std::string> serial = Option(opened, "serial");
   if (!serial.ok()) return serial.status();
-  if (opened.fds.empty() || opened.fds.size() > 2) {
+  const size_t used = values[8] != 0 ? 2 : 1;
+  if (opened.fds.size() != used && opened.fds.size() != used + 1) {
     return absl::InternalError(absl::StrCat("block device ", opened.number, " was opened with ",
-                                            opened.fds.size(), " descriptors instead of 1 or 2"));
+                                            opened.fds.size(), " descriptors instead of ", used,
+                                            " or ", used + 1));
   }
   image.bytes = values[0];
   image.logical_block = values[1];
@@ -54,7 +64,8 @@ absl::StatusOr<BlkImage> UnpackImage(OpenedDevice opened) {
   image.serial = *std::move(serial);
   image.health = std::move(opened.health);
   image.buffered = std::move(opened.fds[0]);
-  if (opened.fds.size() == 2) image.direct = std::move(opened.fds[1]);
+  if (used == 2) image.direct = std::move(opened.fds[1]);
+  if (opened.fds.size() > used) image.loop_file = std::move(opened.fds[used]);
   return image;
 }
 

@@ -20,6 +20,8 @@ namespace vmsg::backend {
 struct BlkImage {
   UniqueFd buffered;
   UniqueFd direct;  // none: everything is buffered
+  // Of a loop device: its file, only held for its lock. None: the disk is something else.
+  UniqueFd loop_file;
   uint64_t bytes = 0;
   uint32_t logical_block = 512;
   uint32_t physical_block = 512;

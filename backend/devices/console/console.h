@@ -3,8 +3,8 @@
 //   pty=/abs         a pseudo terminal is made, and a symbolic link to it at this path; a link to a
 //                    pseudo terminal that is there already is replaced
 //   socket=/abs      a Unix stream socket listens at this path, one client at a time; a datagram
-//                    "COLS ROWS" to <path>.size sets the window size. Sockets that nobody listens
-//                    on any more are replaced
+//                    "COLS ROWS" to <path>.size sets the window size while the guest's bus is
+//                    connected. Sockets that nobody listens on any more are replaced
 // Both are removed with the entry; a guest that connects again meets the same terminal.
 #pragma once
 

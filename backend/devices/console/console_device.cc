@@ -10,9 +10,10 @@
 namespace vmsg::backend {
 namespace {
 
-// Given to a terminal in one call, so that a fast reader does not keep the thread for long.
+// Given to a terminal in one call, and moved in one turn, so that neither a fast reader nor a guest
+// that floods its console keeps the thread for long.
 constexpr uint64_t kBytesPerWrite = uint64_t{64} * 1024;
-constexpr int kWritesPerTurn = 16;
+constexpr uint64_t kBytesPerTurn = 8 * kBytesPerWrite;
 constexpr uint32_t kOwnBudget = 32;
 
 }  // namespace
@@ -29,7 +30,13 @@ ConsoleDevice::ConsoleDevice(std::unique_ptr<Terminal> terminal, EventLoop* loop
 
 ConsoleDevice::~ConsoleDevice() {
   terminal_->Stop();
-  for (Direction& direction : directions_) CancelAgain(direction);
+  for (Direction& direction : directions_) Cancel(direction.again);
+  Cancel(drain_again_);
+}
+
+void ConsoleDevice::VisitCounters(CounterVisitor visit) const {
+  visit("dropped-unattached-bytes", dropped_unattached_);
+  visit("dropped-unread-bytes", dropped_unread_);
 }
 
 void ConsoleDevice::ReadConfig(uint32_t offset, std::span<std::byte> out) const {
@@ -44,9 +51,16 @@ absl::Status ConsoleDevice::WriteConfig(uint32_t, std::span<const std::byte>) {
 void ConsoleDevice::OnStart(DeviceHost& host, uint64_t) {
   host_ = &host;
   terminal_->Start(this);
+  // What came while nobody ran the console.
+  const WindowSize size = terminal_->window_size();
+  if (size != WindowSize{config_.cols, config_.rows}) OnWindowSize(size);
 }
 
 void ConsoleDevice::OnReset() {
+  // The last words, if there is room for them.
+  if (terminal_->attached()) DrainBacklog();
+  dropped_unread_ += backlog_.Clear();
+  Cancel(drain_again_);
   terminal_->Stop();
   host_ = nullptr;
 }
@@ -62,6 +76,7 @@ ConsoleDevice::Pumped ConsoleDevice::Pump(uint32_t queue, uint32_t budget) {
   const bool input = queue == wire::kConsoleReceiveQueue;
   const uint64_t broken = split_queue->broken_chains();
   direction.returned = false;
+  if (!input) moved_this_turn_ = 0;
   Pumped outcome = Pumped::kMore;
   absl::Status failure;
   for (uint32_t taken = 0; taken < budget; ++taken) {
@@ -110,30 +125,67 @@ bool ConsoleDevice::Receive(SplitQueue* split_queue) {
 
 bool ConsoleDevice::Transmit(SplitQueue* split_queue) {
   Direction& direction = directions_[wire::kConsoleTransmitQueue];
+  const absl::Span<const iovec> readable = direction.held->readable;
   const uint64_t total = direction.held->readable_bytes;
+  // Room may have come that the loop has not told of yet.
+  if (moved_this_turn_ == 0 && total > backlog_.room()) DrainBacklog();
   grants::IoVector pieces;
-  for (int writes = 0; direction.done < total; ++writes) {
-    if (writes == kWritesPerTurn) {
+  while (direction.done < total) {
+    if (moved_this_turn_ >= kBytesPerTurn) {
       PumpSoon(wire::kConsoleTransmitQueue);
       return false;
     }
-    SlicePieces(direction.held->readable, direction.done,
-                std::min(total - direction.done, kBytesPerWrite), &pieces);
-    const ssize_t written = terminal_->attached() ? terminal_->Write(pieces) : -1;
-    if (written == 0) return false;
+    const uint64_t part = std::min(total - direction.done, kBytesPerWrite);
+    ssize_t written = -1;
+    if (terminal_->attached()) {
+      written = 0;
+      if (backlog_.empty()) {
+        SlicePieces(readable, direction.done, part, &pieces);
+        written = terminal_->Write(pieces);
+      }
+    }
     if (written < 0) {
-      dropped_bytes_ += total - direction.done;
+      dropped_unattached_ += total - direction.done;
       break;
     }
+    if (written == 0) {
+      // The newest is what is kept, so what it would push out is not even looked at.
+      if (const uint64_t left = total - direction.done; left > OutputBacklog::kCapacity) {
+        const uint64_t skipped = left - OutputBacklog::kCapacity;
+        dropped_unread_ += skipped;
+        direction.done += skipped;
+      }
+      dropped_unread_ += backlog_.Add(readable, direction.done, part);
+      written = static_cast<ssize_t>(part);
+    }
     direction.done += written;
+    moved_this_turn_ += written;
   }
   Return(direction, split_queue, 0);
   return true;
 }
 
+void ConsoleDevice::DrainBacklog() {
+  Cancel(drain_again_);
+  for (uint64_t moved = 0; !backlog_.empty();) {
+    if (moved >= kBytesPerTurn) {
+      drain_again_ = loop_->RunAfter(absl::ZeroDuration(), [this] {
+        drain_again_.reset();
+        DrainBacklog();
+      });
+      return;
+    }
+    iovec oldest = backlog_.Oldest();
+    oldest.iov_len = std::min<size_t>(oldest.iov_len, kBytesPerWrite);
+    const ssize_t written = terminal_->Write({&oldest, 1});
+    if (written <= 0) return;  // OnRoom or OnAttached follows
+    backlog_.Consume(written);
+    moved += written;
+  }
+}
+
 void ConsoleDevice::PumpOnOurOwn(uint32_t queue) {
-  Direction& direction = directions_[queue];
-  CancelAgain(direction);
+  Cancel(directions_[queue].again);
   const Pumped outcome = Pump(queue, kOwnBudget);
   if (outcome == Pumped::kBlocked || outcome == Pumped::kFailed || host_ == nullptr) return;
   SplitQueue* const split_queue = host_->queue(queue);
@@ -143,21 +195,20 @@ void ConsoleDevice::PumpOnOurOwn(uint32_t queue) {
 }
 
 void ConsoleDevice::PumpSoon(uint32_t queue) {
-  Direction& direction = directions_[queue];
-  CancelAgain(direction);
-  direction.again = loop_->RunAfter(absl::ZeroDuration(), [this, queue] {
+  Cancel(directions_[queue].again);
+  directions_[queue].again = loop_->RunAfter(absl::ZeroDuration(), [this, queue] {
     directions_[queue].again.reset();
     PumpOnOurOwn(queue);
   });
 }
 
-void ConsoleDevice::CancelAgain(Direction& direction) {
-  if (direction.again.has_value()) loop_->Cancel(*std::exchange(direction.again, std::nullopt));
+void ConsoleDevice::Cancel(std::optional<EventLoop::TimerId>& timer) {
+  if (timer.has_value()) loop_->Cancel(*std::exchange(timer, std::nullopt));
 }
 
 void ConsoleDevice::OnQueueStopping(uint32_t queue) {
   Direction& direction = directions_[queue];
-  CancelAgain(direction);
+  Cancel(direction.again);
   if (queue == wire::kConsoleReceiveQueue) terminal_->WantInput(false);
   SplitQueue* const split_queue = host_ == nullptr ? nullptr : host_->queue(queue);
   if (direction.held.has_value() && split_queue != nullptr) Return(direction, split_queue, 0);
@@ -167,14 +218,15 @@ void ConsoleDevice::OnAttached(bool attached) {
   if (attached) {
     PumpOnOurOwn(wire::kConsoleReceiveQueue);
   } else {
-    // What was held for the one who left is dropped.
-    PumpOnOurOwn(wire::kConsoleTransmitQueue);
+    // It was for the one who left.
+    Cancel(drain_again_);
+    dropped_unread_ += backlog_.Clear();
   }
 }
 
 void ConsoleDevice::OnInput() { PumpOnOurOwn(wire::kConsoleReceiveQueue); }
 
-void ConsoleDevice::OnRoom() { PumpOnOurOwn(wire::kConsoleTransmitQueue); }
+void ConsoleDevice::OnRoom() { DrainBacklog(); }
 
 void ConsoleDevice::OnWindowSize(WindowSize size) {
   const auto change = [this, size] {

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // The console device (virtio 1.4, "Console Device"), port 0 on a Terminal.
 //
-// Flow control. Output: a terminal that takes no more holds one chain, and the chains behind it
-// stay in the guest's transmit queue until there is room: nothing is copied or buffered here, and
-// no other guest notices. While nobody is attached output is dropped and counted, or a guest that
-// boots unobserved would stand still. Input: read into the guest's buffers only; without any, it
+// Flow control. Output never waits for a terminal: what it does not take at once is copied to a
+// backlog, which keeps the newest bytes, and what is lost is counted. While nobody is attached
+// output is dropped and counted, too. Input: read into the guest's buffers only; without any, it
 // stays in the kernel, and the terminal is not looked at until there are some.
 #pragma once
 
 #include <memory>
 #include <optional>
 
-#include "backend/devices/console/terminal.h"
+#include "backend/devices/console/output_backlog.h"
+#include "backend/devices/console/terminal/terminal.h"
 #include "backend/devices/device.h"
 #include "virtio-msg/virtio_console.h"
 
@@ -25,6 +25,7 @@ class ConsoleDevice final : public Device, private TerminalListener {
   ~ConsoleDevice() override;
 
   const DeviceIdentity& identity() const override { return identity_; }
+  void VisitCounters(CounterVisitor visit) const override;
   void ReadConfig(uint32_t offset, std::span<std::byte> out) const override;
   absl::Status WriteConfig(uint32_t offset, std::span<const std::byte> data) override;
   void OnStart(DeviceHost& host, uint64_t features) override;
@@ -32,15 +33,12 @@ class ConsoleDevice final : public Device, private TerminalListener {
   void OnQueueStopping(uint32_t queue) override;
   void OnReset() override;
 
-  // Output that nobody was attached to see.
-  uint64_t dropped_bytes() const { return dropped_bytes_; }
-
  private:
   // What a queue's work ended with.
   enum class Pumped {
     kMore,     // the budget is used up
     kEmpty,    // the driver's chains are
-    kBlocked,  // waits for the terminal
+    kBlocked,  // waits for input, or for the next turn
     kFailed,   // the queue is broken; the driver has been told
   };
   struct Direction {
@@ -51,14 +49,17 @@ class ConsoleDevice final : public Device, private TerminalListener {
   };
 
   Pumped Pump(uint32_t queue, uint32_t budget);
-  // With a chain in `held`: true when it was finished and returned.
+  // With a chain in `held`: true when it was finished and returned. False: no input.
   bool Receive(SplitQueue* split_queue);
+  // False: this turn has moved as much as it may.
   bool Transmit(SplitQueue* split_queue);
-  // Work that the terminal caused, not the driver.
+  // Gives the terminal what waits, as far as it takes it.
+  void DrainBacklog();
+  // Work that is not the driver's doing.
   void PumpOnOurOwn(uint32_t queue);
   void PumpSoon(uint32_t queue);
   void Return(Direction& direction, SplitQueue* split_queue, uint64_t written);
-  void CancelAgain(Direction& direction);
+  void Cancel(std::optional<EventLoop::TimerId>& timer);
 
   void OnAttached(bool attached) override;
   void OnInput() override;
@@ -71,7 +72,11 @@ class ConsoleDevice final : public Device, private TerminalListener {
   wire::ConsoleConfig config_ = {};
   DeviceHost* host_ = nullptr;
   Direction directions_[2];
-  uint64_t dropped_bytes_ = 0;
+  OutputBacklog backlog_;
+  uint64_t moved_this_turn_ = 0;  // of the guest's output
+  std::optional<EventLoop::TimerId> drain_again_;
+  uint64_t dropped_unattached_ = 0;  // bytes of output that nobody was attached to see
+  uint64_t dropped_unread_ = 0;      // bytes that whoever was attached did not read
 };
 
 }  // namespace vmsg::backend

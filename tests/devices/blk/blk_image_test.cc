@@ -51,6 +51,19 @@ TEST_F(BlkOpenTest, MissingFile) {
               AllOf(HasSubstr(dir_ / "none"), HasSubstr("No such file")));
 }
 
+// A user may own the directory and exchange the image for a link at any time.
+TEST_F(BlkOpenTest, AUsersLinkToAFileOfRoots) {
+  const std::string secret = dir_.File("secret", 4096);
+  ASSERT_EQ(symlink(secret.c_str(), (dir_ / "g1.img").c_str()), 0);
+  EXPECT_TRUE(Open({{"path", dir_ / "g1.img"}}).ok()) << "its maker owns both";
+  if (lchown((dir_ / "g1.img").c_str(), 4001, 4001) != 0) GTEST_SKIP() << "needs root";
+  EXPECT_THAT(
+      ImageRefusal({{"path", dir_ / "g1.img"}}),
+      AllOf(HasSubstr("path=\"" + (dir_ / "g1.img")), HasSubstr("symbolic link of user 4001")));
+  ASSERT_EQ(chown(secret.c_str(), 4001, 4001), 0);
+  EXPECT_TRUE(Open({{"path", dir_ / "g1.img"}}).ok()) << "that user's own file";
+}
+
 TEST_F(BlkOpenTest, NeitherFileNorBlockDevice) {
   EXPECT_THAT(ImageRefusal({{"path", dir_ / "."}}),
               HasSubstr("neither a regular file nor a block"));

@@ -51,6 +51,14 @@ TEST_F(ConfigAgainTest, WhatWasRefusedMakesRoomForTheRepairedEntry) {
   EXPECT_FALSE(tree_.Has(Path(3) + "type"));
 }
 
+TEST_F(ConfigAgainTest, WhatVmsgdFoundOutIsNoChangeOfTheEntry) {
+  ASSERT_TRUE(Attach({"type=blk,path=/a"}).ok());
+  Answer(0, "connected");
+  tree_.Set(Path(0) + "found-format", "raw");
+  EXPECT_TRUE(Attach({"type=blk,path=/a"}).ok());
+  EXPECT_TRUE(plan_.buses[0][0].attached);
+}
+
 TEST_F(ConfigAgainTest, OneThatNamesItsNumberIsFoundBeforeThoseThatDoNot) {
   ASSERT_TRUE(Attach({"type=rng", "type=rng,num=9"}).ok());
   ASSERT_TRUE(store_->Remove(Path(0).substr(0, Path(0).size() - 1)).ok());

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "tests/xenstore/memory_store.h"
 #include "xenstore/bus_offer.h"
+#include "xenstore/reports/device_reports.h"
 #include "xenstore/toolstack/bus_creation.h"
 
 namespace vmsg::xenstore {

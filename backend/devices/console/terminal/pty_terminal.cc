@@ -17,8 +17,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "backend/devices/console/fd_stream.h"
-#include "backend/devices/console/terminal.h"
+#include "backend/devices/console/terminal/fd_stream.h"
+#include "backend/devices/console/terminal/terminal.h"
 #include "backend/devices/entry_keys.h"
 
 namespace vmsg::backend {

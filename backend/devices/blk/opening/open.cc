@@ -14,9 +14,14 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "backend/devices/blk/blk.h"
 #include "backend/devices/blk/image.h"
+#include "backend/devices/blk/opening/image_format.h"
+#include "backend/devices/blk/opening/image_lock.h"
+#include "backend/devices/blk/opening/image_uses.h"
 #include "backend/devices/entry_keys.h"
+#include "backend/devices/path_walk.h"
 #include "virtio-msg/virtio_blk.h"
 
 namespace vmsg::backend {
@@ -27,30 +32,6 @@ constexpr uint32_t kMaxQueues = 16;
 constexpr uint32_t kCautiousAlignment = 4096;
 
 std::string Errno() { return std::strerror(errno); }
-
-// Opens what `place` (O_PATH) stands for, so that it is the file that was looked at.
-UniqueFd Reopen(const UniqueFd& place, int flags) {
-  return UniqueFd(open(absl::StrCat("/proc/self/fd/", place.get()).c_str(), flags | O_CLOEXEC));
-}
-
-absl::Status Lock(const UniqueFd& fd, bool read_only, absl::string_view path) {
-  struct flock lock = {};
-  lock.l_type = read_only ? F_RDLCK : F_WRLCK;
-  lock.l_whence = SEEK_SET;
-  if (fcntl(fd.get(), F_OFD_SETLK, &lock) == 0) return absl::OkStatus();
-  if (errno != EAGAIN && errno != EACCES) {
-    return RefuseKey("path", path, absl::StrCat("cannot be locked: ", Errno()));
-  }
-  struct flock holder = lock;
-  std::string who = "by an open file of this or another program (lslocks shows it)";
-  if (fcntl(fd.get(), F_OFD_GETLK, &holder) == 0 && holder.l_type != F_UNLCK && holder.l_pid > 0) {
-    who = absl::StrCat("by process ", holder.l_pid);
-  }
-  return RefuseKey("path", path,
-                   absl::StrCat("is in use, locked ", who, "; ",
-                                read_only ? "a disk that another writes cannot be read here"
-                                          : "a disk can be attached for writing only once"));
-}
 
 absl::Status Measure(const UniqueFd& fd, const struct stat& file, absl::string_view path,
                      BlkImage* image) {
@@ -75,13 +56,78 @@ absl::Status Measure(const UniqueFd& fd, const struct stat& file, absl::string_v
     image->physical_block = std::clamp<uint32_t>(now.st_blksize, wire::kBlkSectorSize, 4096);
   }
   if (image->bytes == 0) return RefuseKey("path", path, "is empty; a disk has at least 512 bytes");
-  if (image->bytes % image->logical_block != 0) {
-    return RefuseKey("path", path,
-                     absl::StrCat("has ", image->bytes, " bytes, which is not a multiple of ",
-                                  image->logical_block, "; truncate -s %", image->logical_block,
-                                  " makes it one"));
+  return absl::OkStatus();
+}
+
+// The name of the file and its size say nothing about what is in it.
+absl::Status CheckIsRaw(const BlkImage& image, absl::string_view path) {
+  absl::StatusOr<const ImageFormat*> format = RecognizeFormat(image.buffered, image.bytes);
+  if (!format.ok()) return RefuseKey("path", path, format.status().message());
+  if (*format == nullptr) return absl::OkStatus();
+  return RefuseKey(
+      "path", path,
+      absl::StrCat("is ", (*format)->name, ", and only raw disks are served: ", (*format)->advice,
+                   ". If it is a raw disk that merely begins or ends like one (its "
+                   "guest can write that), format=raw attaches it as it is"));
+}
+
+absl::Status CheckSize(const BlkImage& image, absl::string_view path) {
+  if (image.bytes % image.logical_block != 0) {
+    return RefuseKey(
+        "path", path,
+        absl::StrCat("has ", image.bytes, " bytes, which is not a multiple of ",
+                     image.logical_block, "; truncate -s %", image.logical_block, " makes it one"));
   }
   return absl::OkStatus();
+}
+
+// Root's right to write anything is not what an administrator means who has taken that right away.
+absl::Status CheckWritable(const UniqueFd& fd, const struct stat& file, absl::string_view path) {
+  if ((file.st_mode & (S_IWUSR | S_IWGRP | S_IWOTH)) == 0) {
+    return RefuseKey("path", path,
+                     absl::StrFormat("may be written by nobody (mode %04o); chmod u+w changes "
+                                     "that, readonly=1 needs no right to write",
+                                     file.st_mode & 07777));
+  }
+  int read_only = 0;
+  if (S_ISBLK(file.st_mode) && ioctl(fd.get(), BLKROGET, &read_only) == 0 && read_only != 0) {
+    return RefuseKey("path", path,
+                     "is a read-only disk (blockdev --getro); readonly=1 attaches it as one");
+  }
+  return absl::OkStatus();
+}
+
+// Opens the image for what it is wanted for, when nobody has it for what does not go with that.
+absl::Status OpenAlone(const UniqueFd& place, const struct stat& file, absl::string_view path,
+                       BlkImage* image) {
+  const KernelView kernel{KernelFiles()};
+  const bool is_disk = S_ISBLK(file.st_mode);
+  const bool read_only = image->read_only;
+  // A disk is claimed: others may not claim or mount it, or a part of it.
+  image->buffered = Reopen(place, read_only ? O_RDONLY : is_disk ? O_RDWR | O_EXCL : O_RDWR);
+  if (!image->buffered && errno == EBUSY && is_disk) {
+    return RefuseKey("path", path, RefuseBusyDisk(kernel, file.st_rdev).message());
+  }
+  if (!image->buffered) {
+    const bool denied = errno == EACCES || errno == EPERM || errno == EROFS;
+    return RefuseKey(
+        "path", path,
+        absl::StrCat(Errno(), denied && !read_only ? "; readonly=1 needs no right to write" : ""));
+  }
+  if (!read_only) {
+    if (absl::Status may = CheckWritable(image->buffered, file, path); !may.ok()) return may;
+  }
+  absl::Status alone = LockImage(image->buffered, read_only);
+  if (alone.ok()) {
+    alone = is_disk ? CheckDiskUses(kernel, place, file.st_rdev, read_only)
+                    : CheckFileUses(kernel, file, read_only);
+  }
+  if (alone.ok() && is_disk) {
+    absl::StatusOr<UniqueFd> held = HoldLoopFile(kernel, image->buffered, file.st_rdev, read_only);
+    alone = held.status();
+    if (held.ok()) image->loop_file = *std::move(held);
+  }
+  return alone.ok() ? alone : RefuseKey("path", path, alone.message());
 }
 
 void Alignments(const UniqueFd& fd, BlkImage* image) {
@@ -159,6 +205,12 @@ absl::StatusOr<OpenedDevice> OpenBlk(const DeviceEntry& entry) {
     return RefuseKey("cache", cache, "must be writeback or writethrough");
   }
   image.writethrough = cache == "writethrough";
+  const std::string format = KeyOr(entry, "format", "raw");
+  if (format != "raw") {
+    return RefuseKey("format", format,
+                     "must be raw; an image of another format has to be converted: qemu-img "
+                     "convert -O raw");
+  }
   absl::StatusOr<uint32_t> queues = NumberOr(entry, "queues", 1, 1, kMaxQueues);
   if (!queues.ok()) return queues.status();
   image.queues = *queues;
@@ -167,30 +219,26 @@ absl::StatusOr<OpenedDevice> OpenBlk(const DeviceEntry& entry) {
   image.serial = *std::move(serial);
 
   // O_PATH looks without side effects: a FIFO would block an ordinary open.
-  UniqueFd place(open(path->c_str(), O_PATH | O_CLOEXEC));
-  if (!place) return RefuseKey("path", *path, Errno());
+  absl::StatusOr<UniqueFd> walked = WalkPath(*path);
+  if (!walked.ok()) return RefuseKey("path", *path, walked.status().message());
+  const UniqueFd place = *std::move(walked);
   struct stat file = {};
   if (fstat(place.get(), &file) != 0) return RefuseKey("path", *path, Errno());
   if (!S_ISREG(file.st_mode) && !S_ISBLK(file.st_mode)) {
     return RefuseKey("path", *path, "is neither a regular file nor a block device");
   }
-  const int flags = image.read_only ? O_RDONLY : O_RDWR;
-  // O_EXCL on a block device: refused while it is mounted or another holds it.
-  const bool exclusive = S_ISBLK(file.st_mode) && !image.read_only;
-  image.buffered = Reopen(place, flags | (exclusive ? O_EXCL : 0));
-  if (!image.buffered) {
-    const bool denied = errno == EACCES || errno == EPERM || errno == EROFS;
-    return RefuseKey(
-        "path", *path,
-        absl::StrCat(Errno(),
-                     denied && !image.read_only ? "; readonly=1 needs no right to write" : ""));
-  }
-  if (absl::Status locked = Lock(image.buffered, image.read_only, *path); !locked.ok()) {
-    return locked;
-  }
+  if (absl::Status alone = OpenAlone(place, file, *path, &image); !alone.ok()) return alone;
   if (absl::Status sized = Measure(image.buffered, file, *path, &image); !sized.ok()) return sized;
+  if (!entry.keys.contains("format")) {
+    if (absl::Status raw = CheckIsRaw(image, *path); !raw.ok()) return raw;
+  }
+  if (absl::Status sized = CheckSize(image, *path); !sized.ok()) return sized;
+  const int flags = image.read_only ? O_RDONLY : O_RDWR;
   if (absl::Status direct = OpenDirect(entry, place, flags, &image); !direct.ok()) return direct;
-  return PackImage(std::move(image));
+  OpenedDevice opened = PackImage(std::move(image));
+  // What the guest writes from now on decides nothing any more.
+  opened.found_keys["format"] = "raw";
+  return opened;
 }
 
 }  // namespace vmsg::backend

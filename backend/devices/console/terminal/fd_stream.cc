@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "backend/devices/console/fd_stream.h"
+#include "backend/devices/console/terminal/fd_stream.h"
 
 #include <limits.h>
 #include <sys/epoll.h>
