@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "xenstore/bus_nodes.h"
 
 namespace vmsg::frontend {
@@ -153,6 +154,12 @@ absl::StatusOr<bool> BusConnection::Recover() {
   }
 }
 
-void BusConnection::OnRestored() { Notice("connected again"); }
+void BusConnection::OnRestored(std::span<const uint16_t> absent) {
+  if (absent.empty()) return Notice("connected again");
+  // Opened in a moment, or not at all: the reason is where its entry is.
+  Notice(absl::StrCat("connected again; waiting for device ", absl::StrJoin(absent, ", "),
+                      ", which is not there yet: `vmsgctl list` in domain ", address_.backend,
+                      " shows why if it does not come"));
+}
 
 }  // namespace vmsg::frontend

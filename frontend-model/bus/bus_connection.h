@@ -121,7 +121,7 @@ class BusConnection final : private BusRecovery {
   absl::StatusOr<bool> Recover() override;
   Deadline deadline() const override { return give_up_; }
   absl::Status RestoreWindow() override;
-  void OnRestored() override;
+  void OnRestored(std::span<const uint16_t> absent) override;
   // window_change.cc: of RestoreWindow.
   absl::Status ExtendAgain(uint32_t directory_ref, uint32_t first_page, uint32_t pages);
   absl::Status WithdrawFilling(uint32_t first_page, uint32_t pages);

@@ -71,7 +71,13 @@ absl::Status FrontendBus::ResumeAll() {
     if (device == devices_.end() || !device->second->WantsResume()) continue;
     if (absl::Status status = device->second->Resume(); !status.ok()) return status;
   }
-  if (restoring_) recovery_->OnRestored();
+  if (restoring_) {
+    std::vector<uint16_t> absent;
+    for (const auto& [number, device] : devices_) {
+      if (device->IsAbsent()) absent.push_back(number);
+    }
+    recovery_->OnRestored(absent);
+  }
   return absl::OkStatus();
 }
 

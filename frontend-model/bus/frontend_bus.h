@@ -36,6 +36,8 @@ class DeviceEvents {
   // There is a backend again, or the device wants its driver to begin anew: Resume is next. It may
   // wait on the bus, and fails only if that does.
   virtual bool WantsResume() const { return false; }
+  // The backend that there is has not opened the device yet: it goes on when it has.
+  virtual bool IsAbsent() const { return false; }
   virtual absl::Status Resume() { return absl::OkStatus(); }
 };
 
@@ -50,7 +52,8 @@ class BusRecovery {
   virtual Deadline deadline() const = 0;
   // The window as it was. May wait on the bus.
   virtual absl::Status RestoreWindow() = 0;
-  virtual void OnRestored() = 0;  // all devices that are there were resumed
+  // All devices that are there were resumed; these are not there yet.
+  virtual void OnRestored(std::span<const uint16_t> absent) = 0;
 };
 
 // Shared memory that can be looked at without an event: a driver's used rings. While the loop is

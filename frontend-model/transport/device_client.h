@@ -140,6 +140,7 @@ class DeviceClient final : public DeviceEvents {
   void OnLost() override;
   void OnUnmapped() override;
   bool WantsResume() const override { return resume_ == Resumption::kWanted; }
+  bool IsAbsent() const override { return resume_ == Resumption::kAbsent; }
   absl::Status Resume() override;
 
  private:

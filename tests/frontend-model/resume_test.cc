@@ -71,7 +71,10 @@ class ResumeTest : public testing::Test, private BusRecovery {
   }
   Deadline deadline() const override { return Soon(); }
   absl::Status RestoreWindow() override { return absl::OkStatus(); }
-  void OnRestored() override { ++restored_; }
+  void OnRestored(std::span<const uint16_t> absent) override {
+    ++restored_;
+    absent_.assign(absent.begin(), absent.end());
+  }
 
   TestBus bus_;
   TestDevice device_{bus_, 3};
@@ -82,6 +85,7 @@ class ResumeTest : public testing::Test, private BusRecovery {
   absl::Status gone_for_good_;
   int asked_ = 0;
   int restored_ = 0;
+  std::vector<uint16_t> absent_;
 };
 
 TEST_F(ResumeTest, TheNextBackendIsGivenWhatTheDeviceHadAndWhatIsInFlight) {
@@ -124,6 +128,7 @@ TEST_F(ResumeTest, TheNextBackendIsGivenWhatTheDeviceHadAndWhatIsInFlight) {
   EXPECT_EQ(after.driver_addr, before.driver_addr);
   EXPECT_EQ(after.device_addr, before.device_addr);
   EXPECT_EQ(restored_, 1);
+  EXPECT_THAT(absent_, IsEmpty());
 }
 
 TEST_F(ResumeTest, ACallThatWasWaitingIsMadeAgain) {
@@ -207,6 +212,7 @@ TEST_F(ResumeTest, ADeviceThatIsOpenedLaterGoesOnThen) {
   ASSERT_EQ(WaitFor([&] { return restored_ == 1; }), absl::OkStatus());
   EXPECT_EQ(device_.status, 0u);
   EXPECT_THAT(recorder_.done, IsEmpty());
+  EXPECT_THAT(absent_, ElementsAre(3)) << "a person at the program is told";
   device_.device_id = type;
   device_.config.resize(size);
   SetCapacity(256);
