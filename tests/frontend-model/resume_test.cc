@@ -19,7 +19,7 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
 
-class Recorder final : public BlkCompletion {
+class EndRecorder final : public BlkCompletion {
  public:
   void OnBlkDone(uint64_t tag, const absl::Status& status) override {
     done.emplace_back(tag, status.code());
@@ -78,7 +78,7 @@ class ResumeTest : public testing::Test, private BusRecovery {
 
   TestBus bus_;
   TestDevice device_{bus_, 3};
-  Recorder recorder_;
+  EndRecorder recorder_;
   std::unique_ptr<BlkDriver> driver_;
   GuestBlock buffer_;
   bool away_ = false;

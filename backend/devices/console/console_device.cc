@@ -13,7 +13,7 @@ namespace {
 // Given to a terminal in one call, and moved in one turn, so that neither a fast reader nor a guest
 // that floods its console keeps the thread for long.
 constexpr uint64_t kBytesPerWrite = uint64_t{64} * 1024;
-constexpr uint64_t kBytesPerTurn = 8 * kBytesPerWrite;
+constexpr uint64_t kOutputPerTurn = 8 * kBytesPerWrite;
 constexpr uint32_t kOwnBudget = 32;
 
 }  // namespace
@@ -131,7 +131,7 @@ bool ConsoleDevice::Transmit(SplitQueue* split_queue) {
   if (moved_this_turn_ == 0 && total > backlog_.room()) DrainBacklog();
   grants::IoVector pieces;
   while (direction.done < total) {
-    if (moved_this_turn_ >= kBytesPerTurn) {
+    if (moved_this_turn_ >= kOutputPerTurn) {
       PumpSoon(wire::kConsoleTransmitQueue);
       return false;
     }
@@ -168,7 +168,7 @@ bool ConsoleDevice::Transmit(SplitQueue* split_queue) {
 void ConsoleDevice::DrainBacklog() {
   Cancel(drain_again_);
   for (uint64_t moved = 0; !backlog_.empty();) {
-    if (moved >= kBytesPerTurn) {
+    if (moved >= kOutputPerTurn) {
       drain_again_ = loop_->RunAfter(absl::ZeroDuration(), [this] {
         drain_again_.reset();
         DrainBacklog();
