@@ -242,7 +242,7 @@ TEST_F(LifeCycleTest, AnswerIsForTheFrontendThatAsksNow) {
     release.wait();
   });
   absl::StatusOr<std::unique_ptr<frontend::BusConnection>> first, second;
-  std::thread dying([&] { first = Connect(guest); });
+  std::thread dying([&] { first = ConnectUnclaimed(guest); });
   held.wait();
   const std::string ring = store_->Read(bus.FrontendPath() + "/ring-ref").value_or("");
   std::thread successor([&] { second = Connect(guest); });
