@@ -186,13 +186,13 @@ void BusControl::FinishRemoval(uint16_t number) {
 }
 
 void BusControl::DevicesDetached() {
-  std::vector<uint16_t> removed;
+  std::vector<uint16_t> removed, waiting;
   for (auto& [number, device] : devices_) {
     if (device.state != DeviceState::kAttached && device.state != DeviceState::kWaiting) continue;
     if (device.leaving) {
       removed.push_back(number);
     } else if (device.state == DeviceState::kWaiting) {
-      Open(number);
+      waiting.push_back(number);
     } else if (gone_ || stopping_ || !view_.online) {
       device.state = DeviceState::kFailed;  // nobody will want it again
       CloseElsewhere(device);
@@ -201,6 +201,8 @@ void BusControl::DevicesDetached() {
     }
   }
   for (uint16_t number : removed) FinishRemoval(number);
+  // They may name what those named, which is closed in the same lane, before.
+  for (uint16_t number : waiting) Open(number);
 }
 
 void BusControl::Report(DeviceControl& device, const absl::Status& status) {
