@@ -108,15 +108,14 @@ class Driver {
     return bus_->WithdrawWindow(extension_, kExtensionPages, After(kPatience));
   }
   absl::Status AnswerPoliteRemoval() {
-    absl::Status status =
-        bus_->bus().WaitUntil([this] { return device_->removal_requested(); }, After(kPatience));
+    absl::Status status = StayBusyUntil([this] { return device_->removal_requested(); });
     if (status.ok()) status = device_->Reset();
     // The reset's answer has come before; this says the same.
     return device_->removed() ? absl::OkStatus() : status;
   }
-  // Whatever was asked before: the driver does nothing until the device is gone.
+  // Whatever was asked before: the driver goes on until the device is gone.
   absl::Status AwaitRemoval() {
-    return bus_->bus().WaitUntil([this] { return device_->removed(); }, After(kPatience));
+    return StayBusyUntil([this] { return device_->removed(); });
   }
   absl::Status EndBus() {
     const xenstore::BusAddress& address = bus_->address();
