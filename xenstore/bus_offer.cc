@@ -302,22 +302,6 @@ absl::StatusOr<BusAddress> ReadOwnBus(NodeAccess& nodes, uint32_t id) {
   return bus;
 }
 
-absl::StatusOr<std::vector<BusAddress>> ListOwnBuses(NodeAccess& nodes) {
-  std::vector<BusAddress> buses;
-  absl::StatusOr<std::vector<std::string>> names = nodes.List(absl::StrCat("device/", kKind));
-  if (absl::IsNotFound(names.status())) return buses;
-  if (!names.ok()) return names.status();
-  for (const std::string& name : *names) {
-    absl::StatusOr<uint64_t> id = ParseDecimal(name, "a bus id", 0, UINT32_MAX);
-    if (!id.ok()) return id.status();
-    absl::StatusOr<BusAddress> bus = ReadOwnBus(nodes, static_cast<uint32_t>(*id));
-    if (!bus.ok()) return bus.status();
-    buses.push_back(*bus);
-  }
-  std::sort(buses.begin(), buses.end(), [](const auto& a, const auto& b) { return a.id < b.id; });
-  return buses;
-}
-
 absl::StatusOr<BusAddress> ParseBackendPath(absl::string_view path) {
   const std::vector<absl::string_view> parts = absl::StrSplit(path, absl::MaxSplits('/', 8));
   // "", local, domain, B, backend, virtio-msg, F, id

@@ -97,8 +97,6 @@ absl::StatusOr<uint16_t> OwnDomain(NodeAccess& nodes);
 
 // Frontend: the bus with this id of the own domain, as its `backend` node names it. NotFound: none.
 absl::StatusOr<BusAddress> ReadOwnBus(NodeAccess& nodes, uint32_t id);
-// Frontend: all buses of the own domain, in order of their ids. Empty: none.
-absl::StatusOr<std::vector<BusAddress>> ListOwnBuses(NodeAccess& nodes);
 
 // Parses /local/domain/<B>/backend/virtio-msg/<F>/<id>.
 absl::StatusOr<BusAddress> ParseBackendPath(absl::string_view path);

@@ -29,12 +29,6 @@ uint64_t ForEachPart(absl::Span<const iovec> pieces, uint64_t offset, uint64_t l
 
 }  // namespace
 
-uint64_t TotalBytes(absl::Span<const iovec> pieces) {
-  uint64_t total = 0;
-  for (const iovec& piece : pieces) total += piece.iov_len;
-  return total;
-}
-
 size_t ReadGuest(absl::Span<const iovec> pieces, uint64_t offset, std::span<std::byte> out) {
   auto* to = reinterpret_cast<unsigned char*>(out.data());
   return ForEachPart(pieces, offset, out.size(), [&to](unsigned char* from, size_t length) {

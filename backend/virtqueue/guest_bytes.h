@@ -15,9 +15,6 @@
 
 namespace vmsg::backend {
 
-// Bytes in all pieces.
-uint64_t TotalBytes(absl::Span<const iovec> pieces);
-
 // Copies out.size() bytes that start `offset` bytes into the pieces. Returns how many there were.
 size_t ReadGuest(absl::Span<const iovec> pieces, uint64_t offset, std::span<std::byte> out);
 

@@ -54,8 +54,8 @@ TEST_F(GuestBytesTest, SlicesAtAnyPlace) {
   ASSERT_EQ(slice.size(), 3u);
   EXPECT_EQ(slice[0].iov_base, first_ + 2);
   EXPECT_EQ(slice[0].iov_len, 2u);
+  EXPECT_EQ(slice[1].iov_len, 1u);
   EXPECT_EQ(slice[2].iov_len, 2u);
-  EXPECT_EQ(TotalBytes(slice), 5u);
   EXPECT_TRUE(SlicePieces(pieces_, 8, 0, &slice));
   EXPECT_TRUE(slice.empty());
   EXPECT_FALSE(SlicePieces(pieces_, 7, 2, &slice));

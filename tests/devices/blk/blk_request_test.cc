@@ -52,11 +52,12 @@ TEST(BlkRequestTest, AnyFramingGivesTheSameRequest) {
     ASSERT_EQ(request.type, out ? wire::kBlkRequestOut : wire::kBlkRequestIn);
     ASSERT_EQ(request.sector, sector);
     ASSERT_EQ(request.data_bytes, data.size());
-    ASSERT_EQ(TotalBytes(request.data), data.size());
     ASSERT_EQ(request.status, reinterpret_cast<std::byte*>(&writable.back()));
     std::string seen(data.size(), '\0');
-    ReadGuest(request.data, 0, std::as_writable_bytes(std::span(seen)));
+    ASSERT_EQ(ReadGuest(request.data, 0, std::as_writable_bytes(std::span(seen))), data.size());
     ASSERT_EQ(seen, data);
+    std::byte more;
+    ASSERT_EQ(ReadGuest(request.data, data.size(), std::span(&more, 1)), 0u);
   }
 }
 
