@@ -55,12 +55,18 @@ class AsyncFileIo {
   // Reads or writes all pieces at `offset`. A short transfer is continued; fewer bytes are reported
   // only at the end of the file. Interrupted operations are started again. A write with `dsync` is
   // on stable storage when it is done; one without is after a later Sync.
-  virtual void Readv(FileOperation* operation, int fd, iovec* pieces, uint32_t piece_count,
-                     uint64_t offset) = 0;
-  virtual void Writev(FileOperation* operation, int fd, iovec* pieces, uint32_t piece_count,
-                      uint64_t offset, bool dsync) = 0;
+  void Readv(FileOperation* operation, int fd, iovec* pieces, uint32_t piece_count,
+             uint64_t offset) {
+    Begin(operation, FileOperation::Kind::kRead, false, fd, pieces, piece_count, offset);
+  }
+  void Writev(FileOperation* operation, int fd, iovec* pieces, uint32_t piece_count,
+              uint64_t offset, bool dsync) {
+    Begin(operation, FileOperation::Kind::kWrite, dsync, fd, pieces, piece_count, offset);
+  }
   // All writes that were done before are on stable storage when this is. `data_only`: fdatasync.
-  virtual void Sync(FileOperation* operation, int fd, bool data_only) = 0;
+  void Sync(FileOperation* operation, int fd, bool data_only) {
+    Begin(operation, FileOperation::Kind::kSync, data_only, fd, nullptr, 0, 0);
+  }
 
   // Nobody waits for the operation any more: no further part of it begins. True: none is at work
   // either, it has ended and `done` is not called. False: `done` comes when what is at work has
@@ -78,6 +84,26 @@ class AsyncFileIo {
   // Calls listener->OnBatchEnd() once, after the present batch of completions (or the next one).
   virtual void NotifyAtBatchEnd(BatchListener* listener) = 0;
   virtual void ForgetBatchListener(BatchListener* listener) = 0;
+
+ protected:
+  // It says what is wanted, and nothing of it is done.
+  virtual void Start(FileOperation* operation) = 0;
+
+ private:
+  void Begin(FileOperation* operation, FileOperation::Kind kind, bool dsync, int fd, iovec* pieces,
+             uint32_t piece_count, uint64_t offset) {
+    operation->kind = kind;
+    operation->dsync = dsync;
+    operation->retries = 0;
+    operation->fd = fd;
+    operation->pieces = pieces;
+    operation->piece_count = piece_count;
+    operation->offset = offset;
+    operation->transferred = 0;
+    operation->withdrawn = false;
+    operation->part = nullptr;
+    Start(operation);
+  }
 };
 
 // On io_uring. The loop must outlive it; the thread that first starts an operation is its thread

@@ -22,17 +22,6 @@ class HeldFileIo final : public backend::AsyncFileIo {
 
   explicit HeldFileIo(size_t bytes) : cached(bytes, '\0'), stable(bytes, '\0') {}
 
-  void Readv(Operation* operation, int fd, iovec* pieces, uint32_t count,
-             uint64_t offset) override {
-    Start(operation, Operation::Kind::kRead, fd, pieces, count, offset, false);
-  }
-  void Writev(Operation* operation, int fd, iovec* pieces, uint32_t count, uint64_t offset,
-              bool dsync) override {
-    Start(operation, Operation::Kind::kWrite, fd, pieces, count, offset, dsync);
-  }
-  void Sync(Operation* operation, int fd, bool data_only) override {
-    Start(operation, Operation::Kind::kSync, fd, nullptr, 0, 0, data_only);
-  }
   // The disk has it: the test lets it go.
   bool Withdraw(Operation* operation) override {
     operation->withdrawn = true;
@@ -74,16 +63,9 @@ class HeldFileIo final : public backend::AsyncFileIo {
     std::string snapshot;  // kSync: what it makes stable at least
   };
 
-  void Start(Operation* operation, Operation::Kind kind, int fd, iovec* pieces, uint32_t count,
-             uint64_t offset, bool dsync) {
-    operation->kind = kind;
-    operation->fd = fd;
-    operation->pieces = pieces;
-    operation->piece_count = count;
-    operation->offset = offset;
-    operation->dsync = dsync;
-    operation->withdrawn = false;
-    pending_.push_back({operation, kind == Operation::Kind::kSync ? cached : std::string()});
+  void Start(Operation* operation) override {
+    const bool sync = operation->kind == Operation::Kind::kSync;
+    pending_.push_back({operation, sync ? cached : std::string()});
   }
 
   int64_t Transfer(const Operation& operation, size_t limit) {

@@ -24,25 +24,6 @@ class GuestFileIo final : public AsyncFileIo {
     if (trim_timer_ != 0) loop_->Cancel(trim_timer_);
   }
 
-  void Readv(FileOperation* operation, int fd, iovec* pieces, uint32_t piece_count,
-             uint64_t offset) override {
-    operation->kind = FileOperation::Kind::kRead;
-    operation->dsync = false;
-    Begin(operation, fd, pieces, piece_count, offset);
-  }
-
-  void Writev(FileOperation* operation, int fd, iovec* pieces, uint32_t piece_count,
-              uint64_t offset, bool dsync) override {
-    operation->kind = FileOperation::Kind::kWrite;
-    operation->dsync = dsync;
-    Begin(operation, fd, pieces, piece_count, offset);
-  }
-
-  // It names no memory of the guest's.
-  void Sync(FileOperation* operation, int fd, bool data_only) override {
-    disk_->Sync(operation, fd, data_only);
-  }
-
   bool Withdraw(FileOperation* operation) override {
     if (operation->kind == FileOperation::Kind::kSync) return disk_->Withdraw(operation);
     if (operation->part == nullptr) {
@@ -79,15 +60,13 @@ class GuestFileIo final : public AsyncFileIo {
     Part* next_free = nullptr;
   };
 
-  void Begin(FileOperation* operation, int fd, iovec* pieces, uint32_t count, uint64_t offset) {
-    operation->fd = fd;
-    operation->pieces = pieces;
-    operation->piece_count = count;
-    operation->offset = offset;
-    operation->transferred = 0;
-    operation->withdrawn = false;
-    operation->part = nullptr;
-    if (first_ != nullptr || !BeginPart(operation)) Append(operation);
+  void Start(FileOperation* operation) override {
+    if (operation->kind == FileOperation::Kind::kSync) {
+      // It names no memory of the guest's.
+      disk_->Sync(operation, operation->fd, operation->dsync);
+    } else if (first_ != nullptr || !BeginPart(operation)) {
+      Append(operation);
+    }
   }
 
   // False: there is no room now. Something is at work then, and its end makes some.

@@ -111,26 +111,6 @@ class UringFileIo final : public AsyncFileIo, public Poller {
     return absl::OkStatus();
   }
 
-  void Readv(FileOperation* operation, int fd, iovec* pieces, uint32_t piece_count,
-             uint64_t offset) override {
-    operation->kind = FileOperation::Kind::kRead;
-    operation->dsync = false;
-    Start(operation, fd, pieces, piece_count, offset);
-  }
-
-  void Writev(FileOperation* operation, int fd, iovec* pieces, uint32_t piece_count,
-              uint64_t offset, bool dsync) override {
-    operation->kind = FileOperation::Kind::kWrite;
-    operation->dsync = dsync;
-    Start(operation, fd, pieces, piece_count, offset);
-  }
-
-  void Sync(FileOperation* operation, int fd, bool data_only) override {
-    operation->kind = FileOperation::Kind::kSync;
-    operation->dsync = data_only;
-    Start(operation, fd, nullptr, 0, 0);
-  }
-
   // What is in the kernel ends there, without another part. What waits here ends when it would have
   // been given to the kernel.
   bool Withdraw(FileOperation* operation) override {
@@ -173,16 +153,7 @@ class UringFileIo final : public AsyncFileIo, public Poller {
   void ForgetBatchListener(BatchListener* listener) override { listeners_.Remove(listener); }
 
  private:
-  void Start(FileOperation* operation, int fd, iovec* pieces, uint32_t count, uint64_t offset) {
-    operation->fd = fd;
-    operation->pieces = pieces;
-    operation->piece_count = count;
-    operation->offset = offset;
-    operation->transferred = 0;
-    operation->retries = 0;
-    operation->withdrawn = false;
-    Enqueue(operation);
-  }
+  void Start(FileOperation* operation) override { Enqueue(operation); }
 
   void Enqueue(FileOperation* operation) {
     operation->next = nullptr;
