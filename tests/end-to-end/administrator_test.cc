@@ -21,6 +21,7 @@ namespace vmsg::test {
 namespace {
 
 using testing::AllOf;
+using testing::Field;
 using testing::HasSubstr;
 using testing::Not;
 
@@ -166,9 +167,12 @@ TEST_F(AdministratorTest, AGuestCannotReadHostPathsNorWriteTheBackendsNodes) {
   EXPECT_TRUE(absl::IsPermissionDenied((*store)->Write(absl::StrCat(bus, "/online"), "0")));
 }
 
-TEST_F(AdministratorTest, WithoutAServiceAttachSaysSo) {
+TEST_F(AdministratorTest, WithoutAServiceAttachAndListSaySo) {
+  EXPECT_EQ(Ctl({"list"}).err, "");
   machine_->service().Signal(SIGTERM);
   EXPECT_EQ(machine_->service().Wait(), 0) << machine_->service_log();
+  EXPECT_THAT(Ctl({"list"}), AllOf(Field(&Finished::exit_status, 0),
+                                   Field(&Finished::err, HasSubstr("no vmsgd is running"))));
   const Finished run = Ctl({"attach", "g1", "type=rng,num=4", "--timeout", "1"});
   EXPECT_EQ(run.exit_status, 1);
   EXPECT_THAT(run.err, HasSubstr("vmsgd"));

@@ -130,6 +130,9 @@ TEST_F(HungStorageTest, NoOtherServesWhileTheKernelWorksForOneThatWasKilled) {
   ASSERT_TRUE(second.ok()) << second.status();
   EXPECT_EQ(second->exit_status, 75) << second->out;
   EXPECT_THAT(second->err, HasSubstr(absl::StrCat("process ", killed)));
+  const auto list = machine_->Ctl({"list"});
+  ASSERT_TRUE(list.ok()) << list.status();
+  EXPECT_THAT(list->err, HasSubstr(absl::StrCat("process ", killed, ", has ended")));
   reader->Signal(SIGKILL);
   reader->Wait();
   server_.Signal(SIGCONT);
