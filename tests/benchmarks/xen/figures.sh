@@ -36,7 +36,7 @@ SCRIPT
 chmod 755 /etc/xen/scripts/block-ram
 LOADS="randread:random:4096:1:500 randread:random:4096:32:3000 read:sequential:131072:4:500"
 for round in $(seq "$ROUNDS"); do
-  for spin in 200 $POLL; do
+  for spin in 50 $POLL; do
     start_vmsgd --config-dir= --spin-us=$spin
     vmsgctl attach g1 type=blk,path=/dev/ram0 >/dev/null
     for load in $LOADS; do
@@ -54,7 +54,7 @@ for round in $(seq "$ROUNDS"); do
   for load in $LOADS; do
     IFS=: read -r rw order bytes depth count <<<"$load"
     reads=$(in_guest g1 "xen-measure disk /dev/xvdb $order $bytes $depth $count" 600 | field reads)
-    for spin in 200 $POLL; do sample "$rw-$depth-$spin" reference "$reads"; done
+    for spin in 50 $POLL; do sample "$rw-$depth-$spin" reference "$reads"; done
   done
   xl block-detach g1 xvdb
   wait_for 60 eval "! in_guest g1 '[ -e /sys/block/xvdb ]'"
@@ -69,7 +69,7 @@ for round in $(seq "$ROUNDS"); do
   in_guest g1 "xen-measure native echo 0 $(head -n 1 /run/ping) >/dev/null 2>&1 & echo \$! >/tmp/echo"
   wait $ping
   in_guest g1 'kill $(cat /tmp/echo)'
-  for spin in 200 $POLL; do sample ping-$spin reference "$(field event-round-trip </run/ping)"; done
+  for spin in 50 $POLL; do sample ping-$spin reference "$(field event-round-trip </run/ping)"; done
 done
 
 say "a window of $PAGES pages, mapped whole and page by page"
@@ -89,7 +89,7 @@ in_guest g1 'kill $(cat /tmp/share)'
 say "medians of $ROUNDS rounds"
 echo "| figure | ours | beside it | ratio |"
 echo "|---|---|---|---|"
-for spin in 200 $POLL; do
+for spin in 50 $POLL; do
   polls="polling at most $spin us"
   figure randread-1-$spin "/s" "4 KiB random reads, depth 1, $polls, beside blkfront on blkback"
   figure randread-32-$spin "/s" "4 KiB random reads, depth 32, $polls"

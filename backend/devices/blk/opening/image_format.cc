@@ -18,7 +18,11 @@ using namespace std::string_view_literals;
 // Of each end as much is looked at.
 constexpr size_t kEndBytes = 512;
 
-constexpr char kConvert[] = "qemu-img convert -O raw makes a raw image of it";
+// A guest can write such a header to its raw disk, with any file of this domain as its backing
+// file: who then converts it gives the guest that file.
+constexpr char kConvert[] =
+    "qemu-img convert -O raw makes a raw image of it; not of one that a guest has ever written to, "
+    "which may name any file here as its backing file and would become that";
 constexpr char kUnpack[] = "unpack it first";
 constexpr char kDecrypt[] =
     "cryptsetup open gives a device to attach; with format=raw the guest gets the encrypted disk";

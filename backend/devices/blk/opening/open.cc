@@ -66,9 +66,11 @@ absl::Status CheckIsRaw(const BlkImage& image, absl::string_view path) {
   if (*format == nullptr) return absl::OkStatus();
   return RefuseKey(
       "path", path,
-      absl::StrCat("is ", (*format)->name, ", and only raw disks are served: ", (*format)->advice,
-                   ". If it is a raw disk that merely begins or ends like one (its "
-                   "guest can write that), format=raw attaches it as it is"));
+      absl::StrCat(
+          "is ", (*format)->name,
+          ", and only raw disks are served. If it is a raw disk that merely begins or ends "
+          "like one (its guest can write that), format=raw attaches it as it is. Else ",
+          (*format)->advice));
 }
 
 absl::Status CheckSize(const BlkImage& image, absl::string_view path) {
@@ -208,8 +210,7 @@ absl::StatusOr<OpenedDevice> OpenBlk(const DeviceEntry& entry) {
   const std::string format = KeyOr(entry, "format", "raw");
   if (format != "raw") {
     return RefuseKey("format", format,
-                     "must be raw; an image of another format has to be converted: qemu-img "
-                     "convert -O raw");
+                     "must be raw; an image of another format has to be converted first");
   }
   absl::StatusOr<uint32_t> queues = NumberOr(entry, "queues", 1, 1, kMaxQueues);
   if (!queues.ok()) return queues.status();
