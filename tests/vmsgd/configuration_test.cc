@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "tools/vmsgd/configuration/arguments.h"
+#include "tools/vmsgd/configuration/config_file.h"
 
 namespace vmsg {
 namespace {
@@ -126,6 +127,12 @@ TEST_F(ConfigurationTest, WhatIsWrongIsNamedWithFileAndLine) {
   EXPECT_THAT(Refusal("config = /etc/other\n"), HasSubstr("'config' is no option of this file"));
   // Wrong is wrong, also where the command line wins.
   EXPECT_THAT(Refusal("spin-us = x\n", {"--spin-us=1"}), HasSubstr(":1: spin-us = x"));
+}
+
+TEST_F(ConfigurationTest, AnOptionIsGivenOnce) {
+  const auto settings = ParseConfig("f", "io-threads = 2\nlog-level = debug\nio-threads = 3\n");
+  EXPECT_THAT(std::string(settings.status().message()),
+              ::testing::HasSubstr("f:3: 'io-threads' is given a second time"));
 }
 
 TEST_F(ConfigurationTest, WhatIsNoConfigurationFileIsNotRead) {

@@ -35,9 +35,11 @@ int Check(const CommandLine& command_line, const Configuration& configuration) {
   if (absl::Status places = CheckPlaces(configuration.arguments); !places.ok()) {
     return FailUsage(places);
   }
-  printf("vmsgd: %s: no mistakes\n", command_line.config_file.empty()
-                                         ? "the options"
-                                         : CleanText(command_line.config_file).c_str());
+  const std::string& file = command_line.config_file;
+  // One that was named and is missing is a mistake.
+  const bool missing = !file.empty() && access(file.c_str(), F_OK) != 0;
+  printf("vmsgd: %s: %s\n", file.empty() ? "the options" : CleanText(file).c_str(),
+         missing ? "there is no such file, and every option is its default" : "no mistakes");
   return 0;
 }
 

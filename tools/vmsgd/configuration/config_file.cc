@@ -53,6 +53,11 @@ absl::StatusOr<Settings> ParseConfig(absl::string_view path, absl::string_view t
           absl::StrCat(place, "'", name, "' is no option of this file; there are ",
                        absl::StrJoin(names, ", "), DidYouMean(name, names)));
     }
+    if (std::any_of(settings.begin(), settings.end(),
+                    [&](const Setting& earlier) { return earlier.name == name; })) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(place, "'", name, "' is given a second time; one of the two is not meant"));
+    }
     settings.push_back({name, value, absl::StrCat(place, name, " = ", value)});
   }
   return settings;
