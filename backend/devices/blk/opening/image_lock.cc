@@ -2,12 +2,17 @@
 #include "backend/devices/blk/opening/image_lock.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <string>
 
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 
 namespace vmsg::backend {
@@ -32,10 +37,34 @@ struct flock Range(short type, off_t start, off_t length) {
   return range;
 }
 
-absl::Status Locked(const struct flock& holder, bool read_only) {
-  const std::string who = holder.l_type != F_UNLCK && holder.l_pid > 0
-                              ? absl::StrCat("by process ", holder.l_pid)
-                              : "by an open file of this or another program (lslocks shows it)";
+// Whether a descriptor of this very process has locked the file: such a lock has no process.
+bool LockedHere(const UniqueFd& fd) {
+  struct stat ours = {};
+  if (fstat(fd.get(), &ours) != 0) return false;
+  std::error_code ended;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fdinfo", ended)) {
+    int other = -1;
+    struct stat theirs = {};
+    if (!absl::SimpleAtoi(entry.path().filename().string(), &other) || other == fd.get() ||
+        fstat(other, &theirs) != 0 || theirs.st_ino != ours.st_ino ||
+        theirs.st_dev != ours.st_dev) {
+      continue;
+    }
+    std::ifstream info(entry.path());
+    for (std::string line; std::getline(info, line);) {
+      if (absl::StrContains(line, "OFDLCK")) return true;
+    }
+  }
+  return false;
+}
+
+absl::Status Locked(const UniqueFd& fd, const struct flock& holder, bool read_only) {
+  std::string who = "by another program (fuser -v shows who has it open)";
+  if (holder.l_type != F_UNLCK && holder.l_pid > 0) {
+    who = absl::StrCat("by process ", holder.l_pid);
+  } else if (LockedHere(fd)) {
+    who = "by another device of this vmsgd (vmsgctl list shows which)";
+  }
   return absl::InvalidArgumentError(
       absl::StrCat("is in use, locked ", who, "; ",
                    read_only ? "a disk that another writes cannot be read here"
@@ -48,7 +77,7 @@ absl::Status Test(const UniqueFd& fd, short type, off_t start, off_t length, boo
   if (fcntl(fd.get(), F_OFD_GETLK, &holder) != 0 || holder.l_type == F_UNLCK) {
     return absl::OkStatus();
   }
-  return Locked(holder, read_only);
+  return Locked(fd, holder, read_only);
 }
 
 absl::Status Take(const UniqueFd& fd, short type, off_t start, off_t length) {
@@ -60,7 +89,7 @@ absl::Status Take(const UniqueFd& fd, short type, off_t start, off_t length) {
   }
   absl::Status holder = Test(fd, type, start, length, read_only);
   // Let go of meanwhile.
-  return holder.ok() ? Locked({}, read_only) : holder;
+  return holder.ok() ? Locked(fd, {}, read_only) : holder;
 }
 
 }  // namespace
