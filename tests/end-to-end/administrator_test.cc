@@ -82,6 +82,19 @@ TEST_F(AdministratorTest, ManyAtOnceAreAllAttachedAndAllDetached) {
   ExpectOnlyTheRngIsThere();
 }
 
+TEST_F(AdministratorTest, ABusIsNotTakenFromTheDomainThatServesIt) {
+  auto other = machine_->CreateGuest("g2", {"type=rng"});
+  ASSERT_TRUE(other.ok()) << other.status();
+  const Finished run = Ctl({"--backend", "g2", "attach", "g1", "type=rng"});
+  EXPECT_EQ(run.exit_status, 1);
+  EXPECT_THAT(run.err, HasSubstr("bus 0 of g1 is served by domain 0; attach to that one, or detach "
+                                 "the bus first (vmsgctl detach g1 all)"));
+  ExpectOnlyTheRngIsThere();
+  auto random = machine_->Frontend(guest_, {"rng", "--bytes", "100"});
+  ASSERT_TRUE(random.ok()) << random.status();
+  EXPECT_EQ(random->out.size(), 100u) << random->err;
+}
+
 TEST_F(AdministratorTest, AnUnreadableKindOfFileIsRefused) {
   const Finished run = Ctl({"attach", "g1", "type=blk,num=5,path=/dev/null"});
   EXPECT_EQ(run.exit_status, 1);

@@ -211,5 +211,38 @@ TEST_F(BusCreationTest, RemovingOneBusKeepsTheOther) {
   EXPECT_TRUE(tree_.Has("/local/domain/5/device/virtio-msg/4/state"));
 }
 
+// Two backends would not know of each other, and the guest of one only.
+TEST_F(BusCreationTest, ABusThatAnotherBackendServesIsNotTakenFromIt) {
+  ASSERT_TRUE(AddBlk(7).ok());
+  const MemoryTree::Nodes before = tree_.nodes();
+  const absl::Status taken = AddDevices(*toolstack_, {5, 0, 2}, {{0, "rng", {}}}).status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(taken)) << taken;
+  EXPECT_EQ(taken.message(),
+            "bus 2 of g1 is served by domain 3; attach to that one, or detach the bus first "
+            "(vmsgctl detach g1 all --bus 2)");
+  EXPECT_EQ(tree_.Value(Front("backend-id")), "3");
+  EXPECT_EQ(tree_.nodes().size(), before.size());
+  // Another bus of the guest is another matter.
+  EXPECT_TRUE(AddDevices(*toolstack_, {5, 0, 1}, {{0, "rng", {}}}).ok());
+  ASSERT_TRUE(RemoveBus(*toolstack_, kBus).ok());
+  EXPECT_TRUE(AddDevices(*toolstack_, {5, 0, 2}, {{0, "rng", {}}}).ok());
+}
+
+TEST_F(BusCreationTest, WhatABackendThatIsGoneServedIsFree) {
+  ASSERT_TRUE(AddBlk(7).ok());
+  tree_.DestroyDomain(3);
+  EXPECT_TRUE(AddDevices(*toolstack_, {5, 0, 2}, {{0, "rng", {}}}).ok());
+  EXPECT_EQ(tree_.Value(Front("backend-id")), "0");
+}
+
+TEST_F(BusCreationTest, TheRestOfABusDoesNotTakeTheGuestsSideOfAnotherBackendAlong) {
+  ASSERT_TRUE(AddBlk(7).ok());
+  // As an older vmsgctl left it: two backends, and the frontend at the second.
+  tree_.Set("/local/domain/0/backend/virtio-msg/5/2/online", "0");
+  ASSERT_TRUE(RemoveLeavingBus(*toolstack_, {5, 0, 2}).ok());
+  EXPECT_FALSE(tree_.Has("/local/domain/0/backend/virtio-msg/5/2"));
+  EXPECT_EQ(tree_.Value(Front("backend-id")), "3");
+}
+
 }  // namespace
 }  // namespace vmsg::xenstore

@@ -2,11 +2,13 @@
 #include "xenstore/toolstack/bus_creation.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "xenstore/text_value.h"
+#include "xenstore/toolstack/domain_names.h"
 #include "xenstore/xenbus_state.h"
 
 namespace vmsg::xenstore {
@@ -66,12 +68,36 @@ absl::Status MakeOwned(NodeAccess& nodes, const std::string& path,
   return nodes.SetPermissions(path, permissions);
 }
 
+// The bus that the frontend's directory leads to, if it is at another backend and is there. The
+// guest owns that directory, and can hide no bus but its own.
+absl::StatusOr<std::optional<BusAddress>> BusElsewhere(NodeAccess& nodes, const BusAddress& bus) {
+  absl::StatusOr<std::string> text = nodes.Read(absl::StrCat(bus.FrontendPath(), "/", kBackendId));
+  if (absl::IsNotFound(text.status())) return std::optional<BusAddress>();
+  if (!text.ok()) return text.status();
+  const absl::StatusOr<uint64_t> backend = ParseDecimal(*text, kBackendId, 0, kLastDomain);
+  if (!backend.ok() || *backend == bus.backend) return std::optional<BusAddress>();
+  const BusAddress other{bus.frontend, static_cast<uint16_t>(*backend), bus.id};
+  absl::StatusOr<bool> exists = Exists(nodes, absl::StrCat(other.BackendPath(), "/", kOnline));
+  if (!exists.ok()) return exists.status();
+  return *exists ? std::optional(other) : std::nullopt;
+}
+
 absl::Status CreateBus(NodeAccess& nodes, const BusAddress& bus) {
   const std::string domain = absl::StrCat("/local/domain/", bus.frontend);
   absl::StatusOr<bool> frontend_exists = Exists(nodes, domain);
   if (!frontend_exists.ok()) return frontend_exists.status();
   if (!*frontend_exists) {
     return absl::NotFoundError(absl::StrCat("there is no domain ", bus.frontend));
+  }
+  absl::StatusOr<std::optional<BusAddress>> other = BusElsewhere(nodes, bus);
+  if (!other.ok()) return other.status();
+  if (other->has_value()) {
+    const std::string guest = DomainLabel(nodes, bus.frontend);
+    return absl::FailedPreconditionError(absl::StrCat(
+        "bus ", bus.id, " of ", guest, " is served by domain ", (*other)->backend,
+        "; attach to that one, or detach the bus first (vmsgctl detach ",
+        guest == absl::StrCat("domain ", bus.frontend) ? absl::StrCat(bus.frontend) : guest, " all",
+        bus.id == 0 ? "" : absl::StrCat(" --bus ", bus.id), ")"));
   }
   const std::string front = bus.FrontendPath();
   const std::string back = bus.BackendPath();
@@ -143,8 +169,13 @@ absl::Status RemoveBusWithin(NodeAccess& nodes, const BusAddress& bus) {
   if (absl::Status status = RemoveWithParents(nodes, bus.BackendPath(), 1); !status.ok()) {
     return status;
   }
-  if (absl::Status status = RemoveWithParents(nodes, bus.FrontendPath(), 1); !status.ok()) {
-    return status;
+  // The guest's side may be another backend's.
+  absl::StatusOr<std::optional<BusAddress>> other = BusElsewhere(nodes, bus);
+  if (!other.ok()) return other.status();
+  if (!other->has_value()) {
+    if (absl::Status status = RemoveWithParents(nodes, bus.FrontendPath(), 1); !status.ok()) {
+      return status;
+    }
   }
   return RemoveWithParents(nodes, Parent(BackendErrorPath(bus)), 1);
 }

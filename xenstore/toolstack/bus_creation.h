@@ -30,7 +30,7 @@ struct DeviceCreation {
 // Adds device entries, making the bus first when there is none: both directories with owners and
 // permissions; the frontend can read the backend directory but not `device` and what is below.
 // AlreadyExists: a device of that number exists already, or twice in the list. FailedPrecondition:
-// the bus is being removed. NotFound: the frontend's domain does not exist.
+// the bus is being removed, or another backend serves it. NotFound: the frontend's domain does not exist.
 absl::StatusOr<DeviceCreation> AddDevices(Store& store, const BusAddress& bus,
                                           const std::vector<DeviceNodesToWrite>& devices);
 // The same as a part of the caller's transaction.
@@ -54,7 +54,8 @@ absl::Status RequestBusRemoval(Store& store, const BusAddress& bus, bool force =
 // The same if it has no device entries; FailedPrecondition: it has.
 absl::Status RequestEmptyBusRemoval(Store& store, const BusAddress& bus);
 // Removes what is left of a bus on both sides: both directories, the error nodes and parents that
-// became empty. Nothing there is no error.
+// became empty; not the frontend's directory if it is that of a bus at another backend. Nothing
+// there is no error.
 absl::Status RemoveBus(Store& store, const BusAddress& bus);
 // The same after a request for its removal. AlreadyExists: the bus that is there now is another
 // one, which was made since.
