@@ -126,8 +126,9 @@ struct OpenedDevice {
   // once and must not come out otherwise when it is opened again.
   absl::btree_map<std::string, std::string> found_keys;
 
-  // The same open files under new descriptors. ResourceExhausted: there are no more descriptors.
-  absl::StatusOr<OpenedDevice> Duplicate() const;
+  // The same open files under new descriptors, which `closer` closes (null: whoever lets go of
+  // them). ResourceExhausted: there are no more descriptors.
+  absl::StatusOr<OpenedDevice> Duplicate(const std::shared_ptr<FdCloser>& closer = nullptr) const;
 };
 
 struct DeviceType {

@@ -80,7 +80,8 @@ absl::StatusOr<std::unique_ptr<Device>> CreateDevice(OpenedDevice opened,
   return (*type)->create(std::move(opened), environment);
 }
 
-absl::StatusOr<OpenedDevice> OpenedDevice::Duplicate() const {
+absl::StatusOr<OpenedDevice> OpenedDevice::Duplicate(
+    const std::shared_ptr<FdCloser>& closer) const {
   OpenedDevice copy{.number = number,
                     .type = type,
                     .fds = {},
@@ -88,7 +89,7 @@ absl::StatusOr<OpenedDevice> OpenedDevice::Duplicate() const {
                     .health = health,
                     .found_keys = {}};
   for (const UniqueFd& fd : fds) {
-    UniqueFd duplicate(fcntl(fd.get(), F_DUPFD_CLOEXEC, 0));
+    UniqueFd duplicate(fcntl(fd.get(), F_DUPFD_CLOEXEC, 0), closer);
     if (!duplicate) {
       return absl::ResourceExhaustedError(
           absl::StrCat("device ", number, ": no descriptor for a duplicate: ", std::strerror(errno),

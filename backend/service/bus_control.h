@@ -84,6 +84,7 @@ class BusControl {
   };
   using Task = absl::AnyInvocable<void(BusControl&)>;
   class Relay;
+  class LaneCloser;
 
   enum class Phase : uint8_t {
     kIdle,        // nothing of the guest's is mapped
@@ -102,6 +103,8 @@ class BusControl {
     DeviceState state = DeviceState::kOpening;
     uint64_t ticket = 0;                 // another entry of this number has another
     std::optional<OpenedDevice> opened;  // kept while the entry is; sessions get duplicates
+    bool lent = false;                   // a session has duplicates, or they are not closed yet
+    bool awaits_return = false;          // a session waits for that
     bool closing = false;                // a worker closes what was opened
     bool leaving = false;
     bool vanished = false;
@@ -150,6 +153,8 @@ class BusControl {
   DeviceControl* Find(uint16_t number, uint64_t ticket);
   void OnRemoval(uint16_t number, RemovalStage stage);
   void FinishRemoval(uint16_t number);
+  // All that the session had of it is closed.
+  void OnReturned(uint16_t number, uint64_t ticket);
   void AttachAll();
   void DevicesDetached();
   void Report(DeviceControl& device, const absl::Status& status);
@@ -163,8 +168,8 @@ class BusControl {
   void NoteFound(DeviceControl& device);
   void CloseElsewhere(DeviceControl& device);
   void OnClosed(uint16_t number, uint64_t ticket);
-  size_t opening() const;
-  bool in_use() const;  // by a driver that was not forced
+  size_t opening() const;  // or about to be ready, its last session's files being closed
+  bool in_use() const;     // by a driver that was not forced
   WorkerPool::Key mapping_lane() const { return WorkerPool::Key{address_.frontend} << 32; }
   // Opens have a lane for each bus, so that a file that hangs does not keep the guest's window.
   WorkerPool::Key opening_lane() const { return mapping_lane() | 1u << 31 | address_.id; }

@@ -82,9 +82,44 @@ bool BusControl::OnOpened(uint16_t number, uint64_t ticket, absl::StatusOr<Opene
   return true;
 }
 
+// Closes what a session was given, on the lane that opened it: the session's thread, and this one,
+// have others to serve. Its own end is when all of it is closed.
+class BusControl::LaneCloser final : public FdCloser {
+ public:
+  LaneCloser(WorkerPool* workers, WorkerPool::Key lane, absl::AnyInvocable<void()> closed)
+      : workers_(workers), lane_(lane), closed_(std::move(closed)) {}
+  ~LaneCloser() override { closed_(); }
+  void Close(int fd, std::shared_ptr<FdCloser> self) override {
+    // In this order: `self` goes when the descriptor is closed.
+    workers_->Submit(lane_, [self = std::move(self), file = UniqueFd(fd)]() mutable {
+      file = UniqueFd();
+      self = nullptr;
+    });
+  }
+
+ private:
+  WorkerPool* const workers_;
+  const WorkerPool::Key lane_;
+  absl::AnyInvocable<void()> closed_;
+};
+
 void BusControl::Attach(DeviceControl& device, bool announce) {
+  // One connection's at a time, so that a guest that connects again and again while closing hangs
+  // has no more files open than one that does not.
+  if (device.lent) {
+    device.awaits_return = true;
+    return;
+  }
+  device.lent = true;
+  const auto closer = std::make_shared<LaneCloser>(
+      services_.workers, opening_lane(),
+      [number = device.nodes.number, ticket = device.ticket, loop = services_.loop,
+       anchor = anchor_]() mutable {
+        PostBack(loop, std::move(anchor),
+                 [number, ticket](BusControl& control) { control.OnReturned(number, ticket); });
+      });
   // Ours stays: it is what the next connection gets.
-  absl::StatusOr<OpenedDevice> duplicate = device.opened->Duplicate();
+  absl::StatusOr<OpenedDevice> duplicate = device.opened->Duplicate(closer);
   if (!duplicate.ok()) return Report(device, duplicate.status());
   device.state = DeviceState::kAttached;
   thread_->loop().Post([session = session_, announce, opened = *std::move(duplicate),
@@ -106,6 +141,18 @@ void BusControl::OnAttached(uint16_t number, uint64_t ticket, const absl::Status
   device->state = DeviceState::kFailed;
   CloseElsewhere(*device);
   if (device->leaving) FinishRemoval(number);
+  Evaluate();
+}
+
+void BusControl::OnReturned(uint16_t number, uint64_t ticket) {
+  DeviceControl* const device = Find(number, ticket);
+  if (device == nullptr) return;
+  device->lent = false;
+  if (std::exchange(device->awaits_return, false) && phase_ == Phase::kConnected &&
+      device->state == DeviceState::kOpened) {
+    Attach(*device, /*announce=*/true);
+  }
+  // Connecting may have waited for it.
   Evaluate();
 }
 
@@ -305,7 +352,8 @@ bool BusControl::in_use() const {
 
 size_t BusControl::opening() const {
   return static_cast<size_t>(std::count_if(devices_.begin(), devices_.end(), [](const auto& entry) {
-    return entry.second.state == DeviceState::kOpening;
+    return entry.second.state == DeviceState::kOpening ||
+           (entry.second.state == DeviceState::kOpened && entry.second.lent);
   }));
 }
 
