@@ -63,6 +63,26 @@ TEST_F(VmsgctlTest, RefusalByTheServiceNamesTheEntryAndItsNodesAreRemoved) {
   EXPECT_EQ(Run({"attach", "g1", "type=rng,num=1"}), kExitDone) << err();
 }
 
+TEST_F(VmsgctlTest, TheSameEntryAgainHasARefusedDeviceTriedAgainUnderItsNumber) {
+  ASSERT_EQ(Run({"attach", "g1", "type=blk,path=/a", "type=blk,path=/b"}), kExitDone) << err();
+  // Its image was away when vmsgd started anew.
+  service_->refused_type = "blk";
+  tree_.Set(Device("0/hotplug-status"), "error");
+  EXPECT_EQ(Run({"attach", "g1", "type=rng,num=0"}), kExitRefused);
+  EXPECT_THAT(err(), AllOf(HasSubstr("\"type=blk,path=/a\" and was refused; attach that again"),
+                           HasSubstr("vmsgctl detach 5 0")));
+  // Still away: the entry stays.
+  EXPECT_EQ(Run({"attach", "g1", "type=blk,path=/a"}), kExitRefused);
+  EXPECT_EQ(tree_.Value(Device("0/path")), "/a");
+  EXPECT_EQ(tree_.Value(Device("0/hotplug-status")), "error");
+  EXPECT_FALSE(tree_.Has(Device("2")));
+  service_->refused_type = "nonsense";
+  EXPECT_EQ(Run({"attach", "g1", "type=blk,path=/a,num=0"}), kExitDone) << err();
+  EXPECT_THAT(out(), HasSubstr("g1: bus 0 device 0 (blk) attached"));
+  EXPECT_EQ(tree_.Value(Device("0/hotplug-status")), "connected");
+  EXPECT_FALSE(tree_.Has(Device("2")));
+}
+
 TEST_F(VmsgctlTest, BusMadeForRefusedEntriesIsRemovedAgain) {
   EXPECT_EQ(Run({"attach", "g1", "type=nonsense"}), kExitRefused);
   EXPECT_FALSE(tree_.Has(kBusPath));

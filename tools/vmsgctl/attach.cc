@@ -154,7 +154,8 @@ int AwaitBus(Store& store, const std::string& domain_label, const BusAddress& bu
       continue;
     }
     console.Complain(absl::StrCat(item.label, ": ", answer.message()));
-    if (!item.attached) xenstore::RemoveDevice(store, bus, item.number).IgnoreError();
+    // What was there before stays, and can be tried once more.
+    if (!item.Known()) xenstore::RemoveDevice(store, bus, item.number).IgnoreError();
     exit = kExitRefused;
   }
   if (exit != kExitDone && created_bus) {

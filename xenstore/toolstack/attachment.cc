@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/container/btree_set.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -17,40 +18,6 @@
 
 namespace vmsg::xenstore {
 namespace {
-
-absl::Status AssignNumbers(NodeAccess& nodes, const BusAddress& bus,
-                           std::vector<AttachItem>& items) {
-  absl::StatusOr<std::vector<uint16_t>> existing = ListDevices(nodes, bus);
-  if (!existing.ok()) return existing.status();
-  const absl::btree_set<uint16_t> attached(existing->begin(), existing->end());
-  absl::btree_set<uint16_t> used = attached;
-  for (AttachItem& item : items) {
-    if (item.attached || !item.entry.number.has_value()) continue;
-    item.number = *item.entry.number;
-    if (used.insert(item.number).second) continue;
-    return absl::InvalidArgumentError(
-        absl::StrCat(item.label, ": key \"num\": device ", item.number, " of bus ", bus.id,
-                     attached.contains(item.number)
-                         ? " is attached already; detach it first, or take another number"
-                         : " is given twice"));
-  }
-  uint32_t next = 0;
-  for (AttachItem& item : items) {
-    if (item.attached || item.entry.number.has_value()) continue;
-    // A node that a transaction meets for the first time is as it is now, and may be newer than the
-    // list; the commit finds out about that.
-    while (next <= UINT16_MAX &&
-           (used.contains(static_cast<uint16_t>(next)) ||
-            nodes.Read(absl::StrCat(bus.BackendPath(), "/", kDevice, "/", next)).ok())) {
-      ++next;
-    }
-    if (next > UINT16_MAX) {
-      return absl::InvalidArgumentError(absl::StrCat(item.label, ": no device number is free"));
-    }
-    item.number = static_cast<uint16_t>(next++);
-  }
-  return absl::OkStatus();
-}
 
 struct Attached {
   uint32_t bus = 0;
@@ -111,54 +78,131 @@ absl::StatusOr<Attached> Read(NodeAccess& nodes, const BusAddress& bus, uint16_t
   return device;
 }
 
+std::string EntryText(const Attached& device) {
+  return absl::StrCat("\"type=", device.type, device.keys.empty() ? "" : ",",
+                      absl::StrJoin(device.keys, ",", absl::PairFormatter("=")), "\"");
+}
+
+std::string DetachCommand(uint16_t frontend, uint32_t bus, uint16_t number) {
+  return absl::StrCat("vmsgctl detach ", frontend, " ", number,
+                      bus == 0 ? "" : absl::StrCat(" --bus ", bus));
+}
+
 absl::Status Changed(const AttachPlan& plan, const Attached& device) {
   return absl::FailedPreconditionError(absl::StrCat(
       device.config, ": domain ", plan.frontend, " has bus ", device.bus, " device ", device.number,
-      " from it as \"type=", device.type, device.keys.empty() ? "" : ",",
-      absl::StrJoin(device.keys, ",", absl::PairFormatter("=")),
-      "\", and it says otherwise now; detach it first (vmsgctl detach ", plan.frontend, " ",
-      device.number, device.bus == 0 ? "" : absl::StrCat(" --bus ", device.bus), ")"));
+      " from it as ", EntryText(device), ", and it says otherwise now; detach it first (",
+      DetachCommand(plan.frontend, device.bus, device.number), ")"));
 }
 
-void Match(std::vector<Attached>& attached, AttachItem& item) {
-  const auto found = std::find_if(attached.begin(), attached.end(),
+absl::Status Taken(NodeAccess& nodes, const BusAddress& bus, const AttachItem& item) {
+  absl::StatusOr<Attached> device = Read(nodes, bus, item.number);
+  if (!device.ok()) return device.status();
+  const std::string what =
+      absl::StrCat(item.label, ": key \"num\": device ", item.number, " of bus ", bus.id);
+  if (!device->refused || device->leaving) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(what, " is attached already; detach it first, or take another number"));
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      what, " is there as ", EntryText(*device),
+      " and was refused; attach that again as it is to have it tried again, or detach it first (",
+      DetachCommand(bus.frontend, bus.id, item.number), ")"));
+}
+
+absl::Status AssignNumbers(NodeAccess& nodes, const BusAddress& bus,
+                           std::vector<AttachItem>& items) {
+  absl::StatusOr<std::vector<uint16_t>> existing = ListDevices(nodes, bus);
+  if (!existing.ok()) return existing.status();
+  const absl::btree_set<uint16_t> attached(existing->begin(), existing->end());
+  absl::btree_set<uint16_t> used = attached;
+  for (const AttachItem& item : items) {
+    if (item.retried) used.insert(item.number);
+  }
+  for (AttachItem& item : items) {
+    if (item.Known() || !item.entry.number.has_value()) continue;
+    item.number = *item.entry.number;
+    if (used.insert(item.number).second) continue;
+    if (attached.contains(item.number)) return Taken(nodes, bus, item);
+    return absl::InvalidArgumentError(absl::StrCat(
+        item.label, ": key \"num\": device ", item.number, " of bus ", bus.id, " is given twice"));
+  }
+  uint32_t next = 0;
+  for (AttachItem& item : items) {
+    if (item.Known() || item.entry.number.has_value()) continue;
+    // A node that a transaction meets for the first time is as it is now, and may be newer than the
+    // list; the commit finds out about that.
+    while (next <= UINT16_MAX &&
+           (used.contains(static_cast<uint16_t>(next)) ||
+            nodes.Read(absl::StrCat(bus.BackendPath(), "/", kDevice, "/", next)).ok())) {
+      ++next;
+    }
+    if (next > UINT16_MAX) {
+      return absl::InvalidArgumentError(absl::StrCat(item.label, ": no device number is free"));
+    }
+    item.number = static_cast<uint16_t>(next++);
+  }
+  return absl::OkStatus();
+}
+
+// Those that say which one they mean come first.
+void MatchItems(AttachPlan& plan, absl::FunctionRef<void(AttachItem&)> match) {
+  for (const bool numbered : {true, false}) {
+    for (auto& [id, items] : plan.buses) {
+      for (AttachItem& item : items) {
+        if (item.entry.number.has_value() == numbered && !item.Known()) match(item);
+      }
+    }
+  }
+}
+
+Attached* Find(std::vector<Attached>& devices, AttachItem& item) {
+  const auto found = std::find_if(devices.begin(), devices.end(),
                                   [&](const Attached& device) { return device.Is(item); });
-  item.attached = found != attached.end();
-  if (!item.attached) return;
+  if (found == devices.end()) return nullptr;
   found->matched = true;
   item.number = found->number;
+  return &*found;
 }
 
-// Before numbers are chosen: items of a config that are attached already as they read get their
-// number and are marked so, and what was refused makes room. FailedPrecondition: a device is
-// attached that the config does not have any more; the text says what to do.
-absl::Status KeepWhatIsAttached(NodeAccess& nodes, AttachPlan& plan) {
+// Before numbers are chosen: items that are there as they read get their number and are marked so,
+// those of a config that are attached and those that were refused, whose entries make room. So does
+// what was refused of a config's others. FailedPrecondition: a device is attached that the config
+// does not have any more; the text says what to do.
+absl::Status MatchWhatIsThere(NodeAccess& nodes, AttachPlan& plan, const std::string& config) {
+  for (auto& [id, items] : plan.buses) {
+    for (AttachItem& item : items) item.attached = item.retried = false;
+  }
   // Buses that the config does not have any more are looked at, too.
   absl::StatusOr<std::vector<uint32_t>> buses = ListBuses(nodes, plan.frontend, plan.backend);
   if (!buses.ok()) return buses.status();
   std::vector<Attached> attached;
+  std::vector<Attached> refused;
   for (const uint32_t id : *buses) {
+    if (config.empty() && !plan.buses.contains(id)) continue;
     absl::StatusOr<std::vector<uint16_t>> numbers = ListDevices(nodes, plan.bus(id));
     if (!numbers.ok()) return numbers.status();
     for (const uint16_t number : *numbers) {
       absl::StatusOr<Attached> device = Read(nodes, plan.bus(id), number);
       if (!device.ok()) return device.status();
-      if (device->type.empty() || device->config.empty()) continue;
-      if (device->refused) {
-        absl::Status removed = nodes.Remove(DevicePath(plan.bus(id), number));
-        if (!removed.ok()) return removed;
-        continue;
+      if (device->type.empty()) continue;
+      if (device->refused && !device->leaving) {
+        refused.push_back(*std::move(device));
+      } else if (!config.empty() && !device->config.empty()) {
+        attached.push_back(*std::move(device));
       }
-      attached.push_back(*std::move(device));
     }
   }
-  // Those that say which one they mean come first.
-  for (const bool numbered : {true, false}) {
-    for (auto& [id, items] : plan.buses) {
-      for (AttachItem& item : items) {
-        if (item.entry.number.has_value() == numbered) Match(attached, item);
-      }
-    }
+  MatchItems(plan, [&](AttachItem& item) { item.attached = Find(attached, item) != nullptr; });
+  MatchItems(plan, [&](AttachItem& item) {
+    const Attached* device = Find(refused, item);
+    item.retried = device != nullptr;
+    item.from_config = config.empty() && item.retried ? device->config : config;
+  });
+  for (const Attached& device : refused) {
+    if (!device.matched && (config.empty() || device.config.empty())) continue;
+    absl::Status removed = nodes.Remove(DevicePath(plan.bus(device.bus), device.number));
+    if (!removed.ok()) return removed;
   }
   for (const Attached& device : attached) {
     if (!device.matched && !device.leaving) return Changed(plan, device);
@@ -188,8 +232,8 @@ absl::StatusOr<absl::btree_map<uint32_t, DeviceCreation>> WriteAttachment(
   absl::btree_map<uint32_t, DeviceCreation> creations;
   absl::Status status = store.Transaction([&](NodeAccess& nodes) -> absl::Status {
     creations.clear();  // the body may run again
-    if (!config.empty()) {
-      if (absl::Status kept = KeepWhatIsAttached(nodes, plan); !kept.ok()) return kept;
+    if (absl::Status matched = MatchWhatIsThere(nodes, plan, config); !matched.ok()) {
+      return matched;
     }
     for (auto& [id, items] : plan.buses) {
       if (absl::Status numbered = AssignNumbers(nodes, plan.bus(id), items); !numbered.ok()) {
@@ -199,7 +243,7 @@ absl::StatusOr<absl::btree_map<uint32_t, DeviceCreation>> WriteAttachment(
       devices.reserve(items.size());
       for (const AttachItem& item : items) {
         if (item.attached) continue;
-        devices.push_back({item.number, item.entry.type, item.entry.keys, config});
+        devices.push_back({item.number, item.entry.type, item.entry.keys, item.from_config});
       }
       if (devices.empty()) continue;
       absl::StatusOr<DeviceCreation> creation = AddDevicesWithin(nodes, plan.bus(id), devices);

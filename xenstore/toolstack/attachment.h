@@ -21,8 +21,12 @@ namespace vmsg::xenstore {
 struct AttachItem {
   std::string label;  // the entry as it was written, and where: for messages
   DeviceEntry entry;
-  uint16_t number = 0;    // chosen by WriteAttachment
-  bool attached = false;  // it was already, under that number: nothing was written
+  uint16_t number = 0;           // chosen by WriteAttachment
+  bool attached = false;         // it was already, under that number: nothing was written
+  bool retried = false;          // it was refused under that number, and is tried again as it reads
+  std::string from_config = {};  // the file that the entry is noted to be from; empty: none
+
+  bool Known() const { return attached || retried; }
 };
 
 struct AttachPlan {
@@ -42,8 +46,10 @@ AttachPlan PlanAttachment(uint16_t frontend, uint16_t backend, std::vector<Attac
 // Chooses the numbers, those given and then the lowest free ones, notes them in the plan, and
 // writes it, in one transaction: others may attach at the same time. `config`: the file the plan
 // comes from, noted as the domain's; empty: none is noted. What was done for each bus is returned
-// by its id; one where nothing was is left out. InvalidArgument: a number is taken, or given twice;
-// the text begins with the entry's label. With a config, what is attached from one already as it
+// by its id; one where nothing was is left out. An entry that is there and was refused is tried
+// again, under its number, by an item that reads the same, so that what was away for a moment does
+// not end up under a second number. InvalidArgument: a number is taken, or given twice; the text
+// begins with the entry's label. With a config, what is attached from one already as it
 // reads stays, and what was refused of it is replaced; FailedPrecondition: a device is attached
 // that it does not have any more. For other refusals see AddDevices.
 absl::StatusOr<absl::btree_map<uint32_t, DeviceCreation>> WriteAttachment(

@@ -81,12 +81,30 @@ TEST_F(ConfigAgainTest, AnEntryThatIsGoneFromTheConfigOnAnyBusIsNamed) {
 }
 
 TEST_F(ConfigAgainTest, DevicesThatAreNotFromAConfigAreNobodysToRemove) {
-  AttachPlan by_hand = PlanAttachment(5, 0, {{"by hand", *ParseDeviceEntry("type=rng")}});
+  AttachPlan by_hand = PlanAttachment(5, 0, {{"by hand", *ParseDeviceEntry("type=blk,path=/a")}});
   ASSERT_TRUE(WriteAttachment(*store_, by_hand, "").ok());
   Answer(0, "error");
   ASSERT_TRUE(Attach({"type=rng"}).ok());
   EXPECT_TRUE(tree_.Has(Path(0) + "type"));
   EXPECT_TRUE(tree_.Has(Path(1) + "type"));
+}
+
+// Or else its image would be attached twice, and the first could not come back.
+TEST_F(ConfigAgainTest, WhatWasRefusedIsTriedAgainUnderItsNumberWhoeverAttachedIt) {
+  AttachPlan by_hand =
+      PlanAttachment(5, 0, {{"by hand", *ParseDeviceEntry("type=blk,path=/a,num=3")}});
+  ASSERT_TRUE(WriteAttachment(*store_, by_hand, "").ok());
+  Answer(3, "error");
+  ASSERT_TRUE(Attach({"type=rng", "type=blk,path=/a"}).ok());
+  EXPECT_TRUE(plan_.buses[0][1].retried);
+  EXPECT_EQ(plan_.buses[0][1].number, 3);
+  EXPECT_FALSE(tree_.Has(Path(3) + "hotplug-status"));
+  EXPECT_FALSE(tree_.Has(Path(1) + "type"));
+  // By hand it stays the config's.
+  Answer(3, "error");
+  ASSERT_TRUE(WriteAttachment(*store_, by_hand, "").ok());
+  EXPECT_FALSE(tree_.Has(Path(3) + "hotplug-status"));
+  EXPECT_EQ(tree_.Value(Path(3) + "from-config"), "/etc/xen/g1.cfg");
 }
 
 TEST_F(ConfigAgainTest, ACommitThatMeetsOthersLooksAgain) {
