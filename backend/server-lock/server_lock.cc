@@ -8,9 +8,13 @@
 #include <fstream>
 #include <iterator>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
 
 namespace vmsg::backend {
 namespace {
@@ -44,14 +48,22 @@ absl::StatusOr<UniqueFd> Open(const std::string& path, int access) {
   return fd;
 }
 
-// Gone, or one that its parent has only to be told of.
+// Of a process's flags (proc(5), stat): it has begun to end, and hangs in that, for example while a
+// file is closed whose server does not answer. From <linux/sched.h>, which is the kernel's own.
+constexpr unsigned kExiting = 0x4;
+
+// Gone, or one that its parent has only to be told of, or on its way there.
 bool HasEnded(pid_t pid) {
   std::ifstream file(absl::StrCat("/proc/", pid, "/stat"));
   const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
   // "1234 (name, with any characters) S ..."
   const size_t name_end = text.rfind(") ");
   if (name_end == std::string::npos) return true;
-  return text[name_end + 2] == 'Z' || text[name_end + 2] == 'X';
+  const std::vector<absl::string_view> fields =
+      absl::StrSplit(absl::string_view(text).substr(name_end + 2), ' ');
+  unsigned flags = 0;
+  return fields[0] == "Z" || fields[0] == "X" ||
+         (fields.size() > 6 && absl::SimpleAtoi(fields[6], &flags) && (flags & kExiting) != 0);
 }
 
 absl::StatusOr<std::optional<LivingServer>> Holder(int fd, const std::string& path) {

@@ -166,7 +166,11 @@ void ChildProcess::CloseInput() {
 }
 
 void ChildProcess::Signal(int signal) {
-  if (pid_ > 0) kill(pid_, signal);
+  if (pid_ <= 0 || kill(pid_, signal) != 0 || signal != SIGSTOP) return;
+  // Its threads go on until the one that was chosen for the signal has run.
+  siginfo_t info = {};
+  while (waitid(P_PID, pid_, &info, WSTOPPED | WEXITED | WNOWAIT) < 0 && errno == EINTR) {
+  }
 }
 
 int ChildProcess::Wait() {

@@ -38,6 +38,7 @@ class ChildProcess {
   absl::StatusOr<std::string> ReadLine();
   // Closes its standard input.
   void CloseInput();
+  // After SIGSTOP no thread of it runs any more.
   void Signal(int signal);
   // Waits for its end; exit status, or -signal.
   int Wait();
