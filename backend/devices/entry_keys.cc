@@ -3,6 +3,9 @@
 
 #include <limits.h>
 
+#include <cerrno>
+#include <cstring>
+
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "text/foreign_text.h"
@@ -25,6 +28,8 @@ bool AllDigits(absl::string_view text) {
 absl::Status RefuseKey(absl::string_view key, absl::string_view value, absl::string_view rule) {
   return absl::InvalidArgumentError(absl::StrCat(key, "=", Quoted(value, kShownBytes), ": ", rule));
 }
+
+std::string ErrnoText() { return std::strerror(errno); }
 
 std::string KeyOr(const DeviceEntry& entry, absl::string_view key, absl::string_view otherwise) {
   auto found = entry.keys.find(std::string(key));

@@ -15,6 +15,9 @@ namespace vmsg::backend {
 // InvalidArgument: `key="value": rule`.
 absl::Status RefuseKey(absl::string_view key, absl::string_view value, absl::string_view rule);
 
+// What errno says, as a rule for RefuseKey.
+std::string ErrnoText();
+
 // The key's value, or `otherwise` when the entry has none.
 std::string KeyOr(const DeviceEntry& entry, absl::string_view key, absl::string_view otherwise);
 

@@ -19,7 +19,7 @@ absl::Status CheckImagePath(const DeviceEntry& entry) {
   absl::StatusOr<UniqueFd> place = WalkPath(*path);
   if (!place.ok()) return RefuseKey("path", *path, place.status().message());
   struct stat file = {};
-  if (fstat(place->get(), &file) != 0) return RefuseKey("path", *path, std::strerror(errno));
+  if (fstat(place->get(), &file) != 0) return RefuseKey("path", *path, ErrnoText());
   if (!S_ISREG(file.st_mode) && !S_ISBLK(file.st_mode)) {
     return RefuseKey("path", *path, "is neither a regular file nor a block device");
   }

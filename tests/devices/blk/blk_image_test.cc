@@ -10,6 +10,7 @@
 
 #include "backend/devices/async_file_io.h"
 #include "backend/devices/blk/image.h"
+#include "tests/devices/blk/loop_disk.h"
 #include "tests/devices/device_rig.h"
 #include "tests/devices/manual_loop.h"
 #include "tests/devices/temp_dir.h"
@@ -117,6 +118,15 @@ TEST_F(BlkOpenTest, ValuesOutsideTheirRules) {
   EXPECT_THAT(ImageRefusal({{"path", path}, {"serial", std::string(21, 'a')}}),
               HasSubstr("longer than 20"));
   EXPECT_THAT(ImageRefusal({{"path", path}, {"serial", "a\nb"}}), HasSubstr("printable"));
+}
+
+// A driver that takes a block for a whole page (zram) writes past a buffer that begins in one.
+TEST_F(BlkOpenTest, ABufferBeginsWhereABlockMay) {
+  const LoopDisk loop(dir_.File("disk", 65536), false, 4096);
+  if (!loop.why_not.empty()) GTEST_SKIP() << "SKIPPED: " << loop.why_not;
+  auto opened = Open({{"path", loop.path()}});
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  EXPECT_EQ(opened->options["memory-alignment"], "4096");
 }
 
 TEST_F(BlkOpenTest, TheSameImageForWritingTwice) {

@@ -17,7 +17,7 @@ namespace vmsg::testing {
 class LoopDisk {
  public:
   // `why_not` is set where the machine does not allow it.
-  LoopDisk(const std::string& file, bool read_only) {
+  LoopDisk(const std::string& file, bool read_only, uint32_t block = 512) {
     const backend::UniqueFd control(open("/dev/loop-control", O_RDWR | O_CLOEXEC));
     const backend::UniqueFd backing(
         open(file.c_str(), (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC));
@@ -31,6 +31,7 @@ class LoopDisk {
       path_ = "/dev/loop" + std::to_string(number);
       fd_ = backend::UniqueFd(open(path_.c_str(), (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC));
       loop_config config = {};
+      config.block_size = block;
       config.fd = static_cast<__u32>(backing.get());
       config.info.lo_flags = read_only ? LO_FLAGS_READ_ONLY : 0;
       if (number >= 0 && fd_ && ioctl(fd_.get(), LOOP_CONFIGURE, &config) == 0) return;

@@ -41,16 +41,17 @@ struct flock Range(short type, off_t start, off_t length) {
 bool LockedHere(const UniqueFd& fd) {
   struct stat ours = {};
   if (fstat(fd.get(), &ours) != 0) return false;
-  std::error_code ended;
-  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fdinfo", ended)) {
+  std::error_code error;
+  for (auto entry = std::filesystem::directory_iterator("/proc/self/fdinfo", error);
+       !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
     int other = -1;
     struct stat theirs = {};
-    if (!absl::SimpleAtoi(entry.path().filename().string(), &other) || other == fd.get() ||
+    if (!absl::SimpleAtoi(entry->path().filename().string(), &other) || other == fd.get() ||
         fstat(other, &theirs) != 0 || theirs.st_ino != ours.st_ino ||
         theirs.st_dev != ours.st_dev) {
       continue;
     }
-    std::ifstream info(entry.path());
+    std::ifstream info(entry->path());
     for (std::string line; std::getline(info, line);) {
       if (absl::StrContains(line, "OFDLCK")) return true;
     }

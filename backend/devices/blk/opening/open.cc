@@ -31,8 +31,6 @@ constexpr uint32_t kMaxQueues = 16;
 // Suits every file system where the kernel does not tell (before Linux 6.1).
 constexpr uint32_t kCautiousAlignment = 4096;
 
-std::string Errno() { return std::strerror(errno); }
-
 absl::Status Measure(const UniqueFd& fd, const struct stat& file, absl::string_view path,
                      BlkImage* image) {
   if (S_ISBLK(file.st_mode)) {
@@ -40,14 +38,14 @@ absl::Status Measure(const UniqueFd& fd, const struct stat& file, absl::string_v
     unsigned physical = 0;
     if (ioctl(fd.get(), BLKGETSIZE64, &image->bytes) != 0 ||
         ioctl(fd.get(), BLKSSZGET, &logical) != 0 || ioctl(fd.get(), BLKPBSZGET, &physical) != 0) {
-      return RefuseKey("path", path, absl::StrCat("its size cannot be read: ", Errno()));
+      return RefuseKey("path", path, absl::StrCat("its size cannot be read: ", ErrnoText()));
     }
     image->logical_block = logical;
     image->physical_block = physical;
   } else {
     struct stat now = {};
     if (fstat(fd.get(), &now) != 0) {
-      return RefuseKey("path", path, absl::StrCat("its size cannot be read: ", Errno()));
+      return RefuseKey("path", path, absl::StrCat("its size cannot be read: ", ErrnoText()));
     }
     image->bytes = now.st_size;
     // The guest's sectors are 512 bytes whatever the file system below: a partition table in the
@@ -114,7 +112,8 @@ absl::Status OpenAlone(const UniqueFd& place, const struct stat& file, absl::str
     const bool denied = errno == EACCES || errno == EPERM || errno == EROFS;
     return RefuseKey(
         "path", path,
-        absl::StrCat(Errno(), denied && !read_only ? "; readonly=1 needs no right to write" : ""));
+        absl::StrCat(ErrnoText(),
+                     denied && !read_only ? "; readonly=1 needs no right to write" : ""));
   }
   if (!read_only) {
     if (absl::Status may = CheckWritable(image->buffered, file, path); !may.ok()) return may;
@@ -162,14 +161,14 @@ absl::Status OpenDirect(const DeviceEntry& entry, const UniqueFd& place, int fla
   if (!wanted.ok()) return wanted.status();
   if (!*wanted) return absl::OkStatus();
   UniqueFd fd = Reopen(place, flags | O_DIRECT);
-  std::string why = Errno();
+  std::string why = ErrnoText();
   if (fd) {
     Alignments(fd, image);
     if (DirectReads(fd, *image)) {
       image->direct = std::move(fd);
       return absl::OkStatus();
     }
-    why = Errno();
+    why = ErrnoText();
   }
   if (entry.keys.contains("direct")) {
     return RefuseKey("direct", "1",
@@ -224,7 +223,7 @@ absl::StatusOr<OpenedDevice> OpenBlk(const DeviceEntry& entry) {
   if (!walked.ok()) return RefuseKey("path", *path, walked.status().message());
   const UniqueFd place = *std::move(walked);
   struct stat file = {};
-  if (fstat(place.get(), &file) != 0) return RefuseKey("path", *path, Errno());
+  if (fstat(place.get(), &file) != 0) return RefuseKey("path", *path, ErrnoText());
   if (!S_ISREG(file.st_mode) && !S_ISBLK(file.st_mode)) {
     return RefuseKey("path", *path, "is neither a regular file nor a block device");
   }

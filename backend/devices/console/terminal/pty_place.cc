@@ -18,8 +18,6 @@
 namespace vmsg::backend {
 namespace {
 
-std::string PtyErrno() { return std::strerror(errno); }
-
 // Whether there is room for a link to `target`: nothing is there, or a link to a pseudo terminal
 // that is not there any more.
 absl::Status CheckOldLink(const std::string& path, const TerminalPlace& place,
@@ -27,7 +25,7 @@ absl::Status CheckOldLink(const std::string& path, const TerminalPlace& place,
   struct stat file = {};
   if (!LookAt(place.directory, place.name, &file)) {
     if (errno == ENOENT) return absl::OkStatus();
-    return RefuseKey("pty", path, PtyErrno());
+    return RefuseKey("pty", path, ErrnoText());
   }
   char old[64] = {};
   const ssize_t length = readlinkat(place.directory.get(), place.name.c_str(), old, sizeof old - 1);
@@ -49,11 +47,11 @@ absl::Status MakeLink(const std::string& path, const TerminalPlace& place,
     return symlinkat(target.c_str(), place.directory.get(), place.name.c_str()) == 0;
   };
   if (make()) return absl::OkStatus();
-  if (errno != EEXIST) return RefuseKey("pty", path, absl::StrCat("no link there: ", PtyErrno()));
+  if (errno != EEXIST) return RefuseKey("pty", path, absl::StrCat("no link there: ", ErrnoText()));
   if (absl::Status old = CheckOldLink(path, place, target); !old.ok()) return old;
   if (unlinkat(place.directory.get(), place.name.c_str(), 0) != 0 || !make()) {
     return RefuseKey("pty", path,
-                     absl::StrCat("an old link there cannot be replaced: ", PtyErrno()));
+                     absl::StrCat("an old link there cannot be replaced: ", ErrnoText()));
   }
   return absl::OkStatus();
 }
@@ -67,12 +65,12 @@ absl::StatusOr<OpenedDevice> MakePty(const std::string& path) {
   char slave_name[64] = {};
   if (!master || grantpt(master.get()) != 0 || unlockpt(master.get()) != 0 ||
       ptsname_r(master.get(), slave_name, sizeof slave_name) != 0) {
-    return RefuseKey("pty", path, absl::StrCat("no pseudo terminal to be had: ", PtyErrno()));
+    return RefuseKey("pty", path, absl::StrCat("no pseudo terminal to be had: ", ErrnoText()));
   }
   {
     // Opened and closed once: only then the master shows that nobody has it open.
     UniqueFd slave(open(slave_name, O_RDWR | O_NOCTTY | O_CLOEXEC));
-    if (!slave) return RefuseKey("pty", path, absl::StrCat(slave_name, ": ", PtyErrno()));
+    if (!slave) return RefuseKey("pty", path, absl::StrCat(slave_name, ": ", ErrnoText()));
   }
   UniqueFd opens(inotify_init1(IN_NONBLOCK | IN_CLOEXEC));
   if (opens && inotify_add_watch(opens.get(), slave_name, IN_OPEN) < 0) opens = UniqueFd();

@@ -22,8 +22,6 @@ namespace {
 constexpr absl::string_view kSizeSuffix = ".size";
 constexpr int kBacklog = 4;
 
-std::string SocketErrno() { return std::strerror(errno); }
-
 // Where one socket is to be: its address goes by the directory's descriptor.
 struct SocketName {
   std::string shown;  // the key's value
@@ -56,7 +54,7 @@ absl::Status CheckOldSocket(const SocketName& name, const TerminalPlace& place, 
   struct stat file = {};
   if (!LookAt(place.directory, name.name, &file)) {
     if (errno == ENOENT) return absl::OkStatus();
-    return RefuseKey("socket", name.shown, SocketErrno());
+    return RefuseKey("socket", name.shown, ErrnoText());
   }
   if (!S_ISSOCK(file.st_mode)) {
     return RefuseKey("socket", name.shown, absl::StrCat(name.path, " exists and is no socket"));
@@ -74,17 +72,17 @@ absl::StatusOr<UniqueFd> BindSocket(const SocketName& name, const TerminalPlace&
                                     std::string* identity) {
   UniqueFd fd(socket(AF_UNIX, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   // The name gets the mode of the socket: to change the name's would change what is there by then.
-  if (!fd || fchmod(fd.get(), 0600) != 0) return RefuseKey("socket", name.shown, SocketErrno());
+  if (!fd || fchmod(fd.get(), 0600) != 0) return RefuseKey("socket", name.shown, ErrnoText());
   if (type == SOCK_DGRAM) DropSizes(fd.get());
   if (bind(fd.get(), name.generic(), sizeof name.address) != 0) {
     if (errno != EADDRINUSE) {
-      return RefuseKey("socket", name.shown, absl::StrCat("cannot be bound: ", SocketErrno()));
+      return RefuseKey("socket", name.shown, absl::StrCat("cannot be bound: ", ErrnoText()));
     }
     if (absl::Status old = CheckOldSocket(name, place, type); !old.ok()) return old;
     if (unlinkat(place.directory.get(), name.name.c_str(), 0) != 0 ||
         bind(fd.get(), name.generic(), sizeof name.address) != 0) {
       return RefuseKey("socket", name.shown,
-                       absl::StrCat("an old socket there cannot be replaced: ", SocketErrno()));
+                       absl::StrCat("an old socket there cannot be replaced: ", ErrnoText()));
     }
   }
   struct stat made = {};
@@ -94,7 +92,7 @@ absl::StatusOr<UniqueFd> BindSocket(const SocketName& name, const TerminalPlace&
   }
   *identity = FileIdentity(made);
   if (type == SOCK_STREAM && listen(fd.get(), kBacklog) != 0) {
-    const std::string why = SocketErrno();
+    const std::string why = ErrnoText();
     unlinkat(place.directory.get(), name.name.c_str(), 0);
     return RefuseKey("socket", name.shown, why);
   }
