@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // EventLoop on epoll. One thread runs it; only Post and Stop come from others.
-#include <sys/epoll.h>
 #include <sched.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -145,7 +145,8 @@ class EpollLoop : public ThreadLoop {
       const bool hit = PollActive();
       now_ns_ = 0;
       if (!hit && idle_turns_ % kIdleTurnsPerReading != 0) continue;
-      // What is waited for may need this very processor: spinning takes only what nobody else wants.
+      // What is waited for may need this very processor: spinning takes only what nobody else
+      // wants.
       if (!hit) sched_yield();
       now_ns_ = MonotonicNs();
       if (!active_.empty() && now_ns_ - last_epoll_ns_ >= kBusyEpollIntervalNs) Dispatch(0);

@@ -30,7 +30,8 @@ struct DeviceCreation {
 // Adds device entries, making the bus first when there is none: both directories with owners and
 // permissions; the frontend can read the backend directory but not `device` and what is below.
 // AlreadyExists: a device of that number exists already, or twice in the list. FailedPrecondition:
-// the bus is being removed, or another backend serves it. NotFound: the frontend's domain does not exist.
+// the bus is being removed, or another backend serves it. NotFound: the frontend's domain does not
+// exist.
 absl::StatusOr<DeviceCreation> AddDevices(Store& store, const BusAddress& bus,
                                           const std::vector<DeviceNodesToWrite>& devices);
 // The same as a part of the caller's transaction.
