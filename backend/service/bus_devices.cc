@@ -108,6 +108,10 @@ void BusControl::Attach(DeviceControl& device, bool announce) {
   // has no more files open than one that does not.
   if (device.lent) {
     device.awaits_return = true;
+    LogLine(LogLevel::kWarning,
+            absl::StrCat("device ", device.nodes.number,
+                         ": files of its last connection are still being closed; the guest gets it "
+                         "when they are"));
     return;
   }
   device.lent = true;
