@@ -13,6 +13,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "text/foreign_text.h"
 
 namespace vmsg::frontend {
 namespace {
@@ -53,10 +54,7 @@ std::string HolderText(int fd) {
   const ssize_t size = ::pread(fd, bytes.data(), bytes.size(), 0);
   std::string text(bytes.data(), size > 0 ? static_cast<size_t>(size) : 0);
   absl::StripAsciiWhitespace(&text);
-  for (char& c : text) {
-    if (!absl::ascii_isprint(static_cast<unsigned char>(c))) c = '?';
-  }
-  return text.empty() ? "another program that has just begun" : text;
+  return text.empty() ? "another program that has just begun" : CleanText(text, kMaxHolderText);
 }
 
 void WriteHolder(int fd) {
