@@ -219,8 +219,10 @@ TEST_F(BusDevicesTest, WhatIsOpenedForABusThatIsGoneIsClosedAsADevice) {
   EXPECT_FALSE(std::filesystem::is_symlink(link));
 }
 
-// It may name what the session still holds: of an entry that is gone, here.
-TEST_F(BusDevicesTest, AnEntryAddedWhileTheSessionDrainsIsOpenedBehindIt) {
+// It may name what the session still holds, of an entry that is gone.
+class AddedWhileDrainingTest : public BusDevicesTest,
+                               public ::testing::WithParamInterface<uint16_t> {};
+TEST_P(AddedWhileDrainingTest, AnEntryIsOpenedBehindTheSession) {
   const Keys disk = {{"path", dir_.File("disk", 65536)}};
   Appear();
   Add(0, "blk", disk);
@@ -228,21 +230,11 @@ TEST_F(BusDevicesTest, AnEntryAddedWhileTheSessionDrainsIsOpenedBehindIt) {
   ASSERT_NO_FATAL_FAILURE(Connect());
   Frontend(XenbusState::kClosing);
   RemoveEntry(0);
-  Add(7, "blk", disk);
-  EXPECT_EQ(AwaitAnswer(7), "connected (none)");
+  Add(GetParam(), "blk", disk);
+  EXPECT_EQ(AwaitAnswer(GetParam()), "connected (none)");
 }
-
-TEST_F(BusDevicesTest, AnEntryMadeAnewWhileTheSessionDrainsIsOpenedBehindIt) {
-  const Keys disk = {{"path", dir_.File("disk", 65536)}};
-  Appear();
-  Add(0, "blk", disk);
-  EXPECT_EQ(AwaitAnswer(0), "connected (none)");
-  ASSERT_NO_FATAL_FAILURE(Connect());
-  Frontend(XenbusState::kClosing);
-  RemoveEntry(0);
-  Add(0, "blk", disk);
-  EXPECT_EQ(AwaitAnswer(0), "connected (none)");
-}
+INSTANTIATE_TEST_SUITE_P(OfAnotherNumberAndMadeAnew, AddedWhileDrainingTest,
+                         ::testing::Values(7, 0));
 
 // vmsgctl says by it whom a removal waits for.
 TEST_F(BusDevicesTest, AForcedRemovalSaysThatItWaitsForTheDevice) {

@@ -6,6 +6,7 @@
 #include <latch>
 
 #include "tests/backend/service/service_rig.h"
+#include "tests/scale/connecting_guest.h"
 
 namespace vmsg::testing {
 namespace {
@@ -233,26 +234,30 @@ TEST_F(LifeCycleTest, WhatIsNoStateIsRefusedByName) {
 
 // The first one is killed between its 3 and our 4, and its successor asks at once.
 TEST_F(LifeCycleTest, AnswerIsForTheFrontendThatAsksNow) {
-  const grants::DomainId guest = NewGuest();
-  const auto bus = Attach(guest, {0});
+  const ConnectingGuest killed(*xen_);  // its grants and nodes are what is left of it
+  const auto bus = Attach(killed.domain(), {0});
   WaitFor(bus, "state", "2");
   std::latch held{1}, release{1};
   platform_->hooks->OnMap([&](grants::DomainId) {
     if (!held.try_wait()) held.count_down();
     release.wait();
   });
-  absl::StatusOr<std::unique_ptr<frontend::BusConnection>> first, second;
-  std::thread dying([&] { first = ConnectUnclaimed(guest); });
+  const xenstore::FrontendRequest request{.version = 1,
+                                          .message_size = wire::kMaxMessageSize,
+                                          .ring_ref = killed.ring_ref(),
+                                          .event_channel = killed.port(),
+                                          .directory_ref = killed.directory_ref(),
+                                          .directory_pages = ConnectingGuest::kWindowPages};
+  ASSERT_TRUE(xenstore::WriteRequest(*store_, bus, request).ok());
   held.wait();
-  const std::string ring = store_->Read(bus.FrontendPath() + "/ring-ref").value_or("");
-  std::thread successor([&] { second = Connect(guest); });
-  EXPECT_NE(AwaitOther(bus, "ring-ref", ring), "");
+  absl::StatusOr<std::unique_ptr<frontend::BusConnection>> connection;
+  std::thread successor([&] { connection = Connect(killed.domain()); });
+  EXPECT_NE(AwaitOther(bus, "ring-ref", absl::StrCat(killed.ring_ref())), "");
   release.count_down();
   successor.join();
-  ASSERT_TRUE(second.ok()) << second.status();
-  auto ping = (*second)->bus().Ping(3, frontend::After(std::chrono::seconds(20)));
+  ASSERT_TRUE(connection.ok()) << connection.status();
+  auto ping = (*connection)->bus().Ping(3, frontend::After(std::chrono::seconds(20)));
   EXPECT_TRUE(ping.ok()) << ping.status() << ": it looks connected and is dead";
-  dying.join();  // it lives, in this test, and takes the other's state 4 for its own
 }
 
 TEST_F(LifeCycleTest, FrontendWhoseNodesChangeAllTheTimeIsRefused) {

@@ -98,22 +98,6 @@ class ServiceRig : public ::testing::Test {
     if (!platform.ok()) return platform.status();
     return frontend::BusConnection::Open(**platform, {.bus_id = id, .pages = pages});
   }
-  // The same without its claim, as if it were dead, which it cannot be without this process.
-  absl::StatusOr<std::unique_ptr<frontend::BusConnection>> ConnectUnclaimed(
-      grants::DomainId domain) {
-    auto platform = xen_->OpenPlatform(domain);
-    if (!platform.ok()) return platform.status();
-    auto store = xenstore::OpenStore((*platform)->store_socket());
-    if (!store.ok()) return store.status();
-    auto sharer = (*platform)->OpenGrantSharer();
-    if (!sharer.ok()) return sharer.status();
-    auto events = (*platform)->OpenEventChannels();
-    if (!events.ok()) return events.status();
-    return frontend::BusConnection::Open(
-        {.store = *std::move(store), .sharer = *std::move(sharer), .events = *std::move(events)},
-        {.pages = 64});
-  }
-
   std::string Read(const xenstore::BusAddress& bus, const std::string& node) {
     return store_->Read(absl::StrCat(bus.BackendPath(), "/", node)).value_or("(none)");
   }
