@@ -188,7 +188,20 @@ TEST_F(AdministratorTest, WithoutAServiceAttachAndListSaySo) {
                                    Field(&Finished::err, HasSubstr("no vmsgd is running"))));
   const Finished run = Ctl({"attach", "g1", "type=rng,num=4", "--timeout", "1"});
   EXPECT_EQ(run.exit_status, 1);
-  EXPECT_THAT(run.err, HasSubstr("vmsgd"));
+  EXPECT_THAT(run.err, HasSubstr("no vmsgd is running in domain 0"));
+}
+
+TEST_F(AdministratorTest, AServiceThatDoesNotAnswerIsNamed) {
+  machine_->service().Signal(SIGSTOP);
+  const std::string who = absl::StrCat("vmsgd in domain 0, process ", machine_->service().pid(),
+                                       ", is running and has not answered");
+  const Finished attach = Ctl({"attach", "g1", "type=rng,num=4", "--timeout", "0"});
+  const Finished detach = Ctl({"detach", "g1", "0", "--timeout", "0"});
+  machine_->service().Signal(SIGCONT);
+  EXPECT_EQ(attach.exit_status, 1);
+  EXPECT_THAT(attach.err, HasSubstr(who));
+  EXPECT_EQ(detach.exit_status, 1);
+  EXPECT_THAT(detach.err, HasSubstr(who));
 }
 
 }  // namespace

@@ -52,19 +52,19 @@ TEST_F(VmsgctlListTest, WhatADeadVmsgdLeftIsNotShownAsIfItServed) {
   EXPECT_EQ(err(), "");
   EXPECT_EQ(Run({"list", "--json"}), kExitDone);
   EXPECT_THAT(out(), HasSubstr("\"vmsgd\": \"running\""));
-  liveness_ = {Liveness::Answer::kNone, ""};
+  liveness_ = {.answer = Liveness::Answer::kNone};
   EXPECT_EQ(Run({"list"}), kExitDone);
   EXPECT_THAT(err(), HasSubstr("no vmsgd is running"));
   EXPECT_THAT(out(), HasSubstr("connected (no vmsgd)"));
   EXPECT_EQ(Run({"list", "--json"}), kExitDone);
   EXPECT_THAT(out(), HasSubstr("\"vmsgd\": \"not running\""));
-  liveness_ = {Liveness::Answer::kCannotTell, "permission denied"};
+  liveness_ = {.answer = Liveness::Answer::kCannotTell, .why = "permission denied"};
   EXPECT_EQ(Run({"list"}), kExitDone);
   EXPECT_THAT(err(), AllOf(HasSubstr("cannot be told"), HasSubstr("permission denied")));
   // Another domain's cannot be asked for.
   ASSERT_EQ(Run({"detach", "g1", "all"}), kExitDone);
   tree_.Set("/local/domain/7/backend/virtio-msg/5/0/state", "2");
-  liveness_ = {Liveness::Answer::kNone, ""};
+  liveness_ = {.answer = Liveness::Answer::kNone};
   EXPECT_EQ(Run({"list"}), kExitDone);
   EXPECT_THAT(err(), HasSubstr("in domain 7 cannot be asked from here"));
   EXPECT_EQ(Run({"list", "--json"}), kExitDone);

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <memory>
+#include <optional>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -21,6 +22,7 @@ class VmsgctlRig : public testing::Test {
     StartService();
   }
   void StartService() {
+    liveness_ = {.answer = Liveness::Answer::kLives, .pid = 12};
     service_ = std::make_unique<ModelService>(tree_);
     service_->Run();
     store_->before_events = [this] { service_->Run(); };
@@ -28,6 +30,7 @@ class VmsgctlRig : public testing::Test {
   void StopService() {
     store_->before_events = nullptr;
     service_.reset();
+    liveness_ = {.answer = Liveness::Answer::kNone};
   }
 
   int Run(std::vector<std::string> words) {
@@ -36,14 +39,16 @@ class VmsgctlRig : public testing::Test {
     absl::StatusOr<Arguments> arguments = ParseArguments(words);
     EXPECT_TRUE(arguments.ok()) << arguments.status();
     if (!arguments.ok()) return kExitUsage;
+    if (patience_.has_value()) arguments->timeout = *patience_;
     const Console console{out_, err_};
+    const auto ask = [this] { return liveness_; };
     switch (arguments->command) {
       case Command::kList:
-        return List(*arguments, *store_, console, liveness_);
+        return List(*arguments, *store_, console, ask);
       case Command::kAttach:
-        return Attach(*arguments, *store_, console, check_);
+        return Attach(*arguments, *store_, console, ask, check_);
       default:
-        return Detach(*arguments, *store_, console);
+        return Detach(*arguments, *store_, console, ask);
     }
   }
   std::string out() const { return out_.str(); }
@@ -57,7 +62,8 @@ class VmsgctlRig : public testing::Test {
   std::unique_ptr<ModelService> service_;
   std::ostringstream out_, err_;
   Check check_ = nullptr;
-  Liveness liveness_{Liveness::Answer::kLives, ""};
+  std::optional<absl::Duration> patience_;  // as the default, not as --timeout
+  Liveness liveness_;
 };
 
 inline constexpr char kBusPath[] = "/local/domain/0/backend/virtio-msg/5/0";

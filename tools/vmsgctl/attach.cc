@@ -9,7 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "text/foreign_text.h"
 #include "tools/vmsgctl/commands.h"
-#include "tools/vmsgctl/inventory.h"
+#include "tools/vmsgctl/facts/inventory.h"
 #include "tools/vmsgctl/waiting.h"
 #include "xenstore/bus_offer.h"
 #include "xenstore/toolstack/attachment.h"
@@ -88,7 +88,7 @@ absl::StatusOr<AttachPlan> MakePlan(const Arguments& arguments, Store& store, Co
 
 // What vmsgd answered, or that it did not.
 absl::Status AwaitAnswer(Store& store, const BusAddress& bus, bool created_bus,
-                         const AttachItem& item, absl::Duration timeout) {
+                         const AttachItem& item, absl::Duration timeout, const Servers& servers) {
   DeviceFacts device;
   std::string bus_error;
   absl::StatusOr<bool> answered =
@@ -107,9 +107,9 @@ absl::Status AwaitAnswer(Store& store, const BusAddress& bus, bool created_bus,
       });
   if (!answered.ok()) return answered.status();
   if (!*answered) {
-    return absl::DeadlineExceededError(absl::StrCat("no answer from vmsgd in domain ", bus.backend,
-                                                    " within ", absl::FormatDuration(timeout),
-                                                    ": is it running?"));
+    return absl::DeadlineExceededError(absl::StrCat("no answer within ",
+                                                    absl::FormatDuration(timeout), ": ",
+                                                    servers.WhyNoAnswer(bus.backend)));
   }
   if (device.status == xenstore::kStatusConnected) return absl::OkStatus();
   // The whole bus is not served: a quota, for one, under which no device's answer fits either.
@@ -136,14 +136,14 @@ void RemoveEmptyBus(Store& store, const BusAddress& bus, bool vmsgd_answers,
 // Waits for the answers to one bus's entries; exit status.
 int AwaitBus(Store& store, const std::string& domain_label, const BusAddress& bus,
              const std::vector<AttachItem>& items, bool created_bus, absl::Duration timeout,
-             Console console) {
+             const Servers& servers, Console console) {
   int exit = kExitDone;
   bool vmsgd_answers = false;
   for (const AttachItem& item : items) {
     // When there was no answer to the first, the others have had their time as well.
     const bool silent = exit != kExitDone && !vmsgd_answers;
-    absl::Status answer =
-        AwaitAnswer(store, bus, created_bus, item, silent ? absl::ZeroDuration() : timeout);
+    absl::Status answer = AwaitAnswer(store, bus, created_bus, item,
+                                      silent ? absl::ZeroDuration() : timeout, servers);
     // One that refuses the bus may not follow it, and not remove it.
     vmsgd_answers =
         vmsgd_answers || !(absl::IsDeadlineExceeded(answer) || absl::IsResourceExhausted(answer));
@@ -174,7 +174,14 @@ std::string ConfigPath(const Arguments& arguments) {
 
 }  // namespace
 
-int Attach(const Arguments& arguments, Store& store, Console console, Check check) {
+int Attach(const Arguments& arguments, Store& store, Console console, const AskLiveness& ask,
+           Check check) {
+  absl::StatusOr<uint16_t> self = xenstore::OwnDomain(store);
+  if (!self.ok()) {
+    console.Complain(self.status().message());
+    return kExitRefused;
+  }
+  const Servers servers(ask, *self);
   absl::StatusOr<AttachPlan> plan = MakePlan(arguments, store, console, check);
   absl::StatusOr<absl::btree_map<uint32_t, xenstore::DeviceCreation>> created =
       absl::CancelledError();
@@ -190,8 +197,9 @@ int Attach(const Arguments& arguments, Store& store, Console console, Check chec
   const std::string domain_label = xenstore::DomainLabel(store, plan->frontend);
   int exit = kExitDone;
   for (const auto& [id, items] : plan->buses) {
-    exit = std::max(exit, AwaitBus(store, domain_label, plan->bus(id), items,
-                                   (*created)[id].created_bus, arguments.timeout, console));
+    exit =
+        std::max(exit, AwaitBus(store, domain_label, plan->bus(id), items,
+                                (*created)[id].created_bus, arguments.timeout, servers, console));
   }
   return exit;
 }

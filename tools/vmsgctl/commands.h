@@ -9,6 +9,7 @@
 #include "absl/strings/string_view.h"
 #include "text/foreign_text.h"
 #include "tools/vmsgctl/arguments.h"
+#include "tools/vmsgctl/facts/servers.h"
 #include "xenstore/store.h"
 #include "xenstore/toolstack/attachment.h"
 
@@ -29,19 +30,15 @@ class Console {
   std::ostream& err_;
 };
 
-// Whether a vmsgd lives whose states the store of this domain has.
-struct Liveness {
-  enum class Answer { kLives, kEnding, kNone, kCannotTell };
-  Answer answer = Answer::kCannotTell;
-  std::string why;  // with kEnding and kCannotTell
-};
 int List(const Arguments& arguments, xenstore::Store& store, Console console,
-         const Liveness& liveness);
+         const AskLiveness& ask);
 
 // What is wrong with entries that can be seen before the first is attached; null: nothing is looked
 // at.
 using Check = absl::Status (*)(const std::vector<xenstore::AttachItem>& items);
-int Attach(const Arguments& arguments, xenstore::Store& store, Console console, Check check);
-int Detach(const Arguments& arguments, xenstore::Store& store, Console console);
+int Attach(const Arguments& arguments, xenstore::Store& store, Console console,
+           const AskLiveness& ask, Check check);
+int Detach(const Arguments& arguments, xenstore::Store& store, Console console,
+           const AskLiveness& ask);
 
 }  // namespace vmsg::ctl

@@ -12,8 +12,9 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "tools/vmsgctl/commands.h"
-#include "tools/vmsgctl/inventory.h"
+#include "tools/vmsgctl/facts/inventory.h"
 #include "tools/vmsgctl/waiting.h"
+#include "xenstore/bus_offer.h"
 #include "xenstore/toolstack/bus_creation.h"
 #include "xenstore/toolstack/domain_names.h"
 
@@ -24,12 +25,14 @@ using xenstore::BusAddress;
 using xenstore::Store;
 
 constexpr absl::Duration kQuietWait = absl::Seconds(1);
-constexpr absl::Duration kLongestWait = absl::Hours(1);
+// The store does not tell when a vmsgd ends.
+constexpr absl::Duration kServerInterval = absl::Seconds(5);
 
-// Whom a removal waits for, and as what an administrator knows them.
+// Whom a removal waits for.
 struct Waiting {
   WaitsFor whom = WaitsFor::kVmsgd;
-  std::string name;
+  std::string text;  // a sentence
+  Liveness server;
 };
 
 std::string NameOf(const DeviceFacts& device) {
@@ -38,28 +41,30 @@ std::string NameOf(const DeviceFacts& device) {
                       path == device.parameters.end() ? "" : absl::StrCat(" ", path->second), ")");
 }
 
-// Of these devices: a driver before a disk, because it comes first.
-Waiting WhomOf(const std::vector<DeviceFacts>& devices, const BusAddress& bus) {
-  for (const WaitsFor whom : {WaitsFor::kDriver, WaitsFor::kDevice}) {
+// Of these devices: a driver before a disk, because it comes first. What they say is what a vmsgd
+// left that does not run any more.
+Waiting WhomOf(const std::vector<DeviceFacts>& devices, const BusAddress& bus,
+               const Servers& servers) {
+  const auto named = [&devices](WaitsFor whom) {
     std::vector<std::string> names;
     for (const DeviceFacts& device : devices) {
       if (device.waits_for == whom) names.push_back(NameOf(device));
     }
-    if (!names.empty()) return {whom, absl::StrJoin(names, ", ")};
+    return absl::StrJoin(names, ", ");
+  };
+  Waiting waiting{.server = servers.Of(bus.backend)};
+  const std::string driver = named(WaitsFor::kDriver), device = named(WaitsFor::kDevice);
+  if (!servers.MayLive(bus.backend) || (driver.empty() && device.empty())) {
+    waiting.text = servers.WhyNoAnswer(bus.backend);
+  } else if (!driver.empty()) {
+    waiting.whom = WaitsFor::kDriver;
+    waiting.text = absl::StrCat("the guest's driver has not let go of ", driver);
+  } else {
+    waiting.whom = WaitsFor::kDevice;
+    waiting.text =
+        absl::StrCat("requests to ", device, " have not ended; vmsgd holds it until then");
   }
-  return {WaitsFor::kVmsgd, absl::StrCat("vmsgd in domain ", bus.backend)};
-}
-
-std::string WaitingText(const Waiting& waiting) {
-  switch (waiting.whom) {
-    case WaitsFor::kDriver:
-      return absl::StrCat("the guest's driver has not let go of ", waiting.name);
-    case WaitsFor::kDevice:
-      return absl::StrCat("requests to ", waiting.name,
-                          " have not ended; vmsgd holds it until then");
-    default:
-      return absl::StrCat(waiting.name, " has not answered (is it running?)");
-  }
+  return waiting;
 }
 
 // Waits until `node` below `directory` is gone; while it is there, `whom` says whose doing that is.
@@ -70,60 +75,74 @@ absl::StatusOr<std::optional<Waiting>> AwaitEnd(
   // A driver may take as long as it needs.
   const bool patient = !arguments.timeout_given && !arguments.force;
   const absl::Time begin = absl::Now();
+  // Since when it is vmsgd that is waited for.
+  absl::Time since = begin;
   std::string told;
   while (true) {
     Waiting now = whom();
-    const absl::Duration limit =
-        patient && now.whom != WaitsFor::kVmsgd ? absl::InfiniteDuration() : arguments.timeout;
-    const absl::Duration left = limit - (absl::Now() - begin);
+    if (patient && now.whom != WaitsFor::kVmsgd) since = absl::InfiniteFuture();
+    const absl::Duration left = since == absl::InfiniteFuture()
+                                    ? absl::InfiniteDuration()
+                                    : arguments.timeout - (absl::Now() - since);
     // Most removals take no time worth a word.
     const bool quiet = absl::Now() - begin < kQuietWait;
+    const absl::Duration step = quiet ? kQuietWait : kServerInterval;
     absl::StatusOr<bool> met = WaitFor(
-        store, directory,
-        std::min(std::max(left, absl::ZeroDuration()), quiet ? kQuietWait : kLongestWait),
+        store, directory, std::min(std::max(left, absl::ZeroDuration()), step),
         [&]() -> absl::StatusOr<bool> {
           absl::StatusOr<std::string> value = store.Read(absl::StrCat(directory, "/", node));
           if (absl::IsNotFound(value.status())) return true;
           if (!value.ok()) return value.status();
-          return !quiet && WaitingText(whom()) != WaitingText(now);
+          return !quiet && whom().text != now.text;
         });
     if (!met.ok()) return met.status();
     absl::StatusOr<std::string> value = store.Read(absl::StrCat(directory, "/", node));
     if (absl::IsNotFound(value.status())) return std::optional<Waiting>();
     if (!value.ok()) return value.status();
     now = whom();
-    if (!*met && left <= (quiet ? kQuietWait : kLongestWait) &&
-        !(patient && now.whom != WaitsFor::kVmsgd)) {
+    if (patient && now.whom == WaitsFor::kVmsgd && since == absl::InfiniteFuture()) {
+      since = absl::Now();
+    } else if (!*met && left <= step && !(patient && now.whom != WaitsFor::kVmsgd)) {
       return std::optional<Waiting>(std::move(now));
     }
-    if (std::string text = WaitingText(now); text != told) {
-      console.Complain(absl::StrCat(what, ": waiting: ", text));
-      told = std::move(text);
+    if (now.text != told) {
+      console.Complain(absl::StrCat(what, ": waiting: ", now.text));
+      told = std::move(now.text);
     }
   }
 }
 
 absl::Status NotEnded(absl::string_view what, const Waiting& waiting, absl::Duration timeout) {
   return absl::DeadlineExceededError(absl::StrCat(
-      what, " is still there after ", absl::FormatDuration(timeout), ": ", WaitingText(waiting),
+      what, " is still there after ", absl::FormatDuration(timeout), ": ", waiting.text,
       ". The request stands; ",
       waiting.whom == WaitsFor::kDriver ? "--force does not wait for the driver"
                                         : "with --force the entry is removed without it"));
 }
 
-// The end of an entry or a bus that did not end by itself.
+// What is true after an entry or a bus that did not end by itself was removed from the store.
 void TellForced(absl::string_view what, const Waiting& waiting, absl::string_view removed,
                 Console console) {
-  const absl::string_view held =
-      waiting.whom == WaitsFor::kDevice
-          ? ", but vmsgd still holds the image, and the guest's memory with it; it can be "
-            "attached again when its disk has answered or vmsgd has ended"
-          : "";
-  console.Complain(absl::StrCat(what, ": ", WaitingText(waiting), ". ", removed, held));
+  const std::string vmsgd =
+      waiting.server.pid == 0 ? "vmsgd" : absl::StrCat("vmsgd, process ", waiting.server.pid, ",");
+  std::string held;
+  if (waiting.whom == WaitsFor::kDevice) {
+    held = absl::StrCat(", but ", vmsgd,
+                        " still holds the image, and the guest's memory with it; it can be "
+                        "attached again when its disk has answered or vmsgd has ended");
+  } else if (waiting.server.answer == Liveness::Answer::kEnding) {
+    held = absl::StrCat(", but ", vmsgd,
+                        " still holds the image; it can be attached again when the kernel has "
+                        "finished with it");
+  } else if (waiting.server.answer != Liveness::Answer::kNone) {
+    held = absl::StrCat(", but ", vmsgd,
+                        " still holds the image if it runs, until it looks at xenstore or ends");
+  }
+  console.Complain(absl::StrCat(what, ": ", waiting.text, ". ", removed, held));
 }
 
 absl::Status DetachDevice(const Arguments& arguments, Store& store, const BusAddress& bus,
-                          Console console) {
+                          const Servers& servers, Console console) {
   const uint16_t number = *arguments.device;
   const std::string what = absl::StrCat(xenstore::DomainLabel(store, bus.frontend), ": bus ",
                                         bus.id, " device ", number);
@@ -133,8 +152,8 @@ absl::Status DetachDevice(const Arguments& arguments, Store& store, const BusAdd
   }
   const auto whom = [&] {
     absl::StatusOr<DeviceFacts> device = ReadDevice(store, bus, number);
-    return WhomOf(device.ok() ? std::vector<DeviceFacts>{*device} : std::vector<DeviceFacts>(),
-                  bus);
+    return WhomOf(device.ok() ? std::vector<DeviceFacts>{*device} : std::vector<DeviceFacts>(), bus,
+                  servers);
   };
   absl::StatusOr<std::optional<Waiting>> left = AwaitEnd(
       arguments, store, what, absl::StrCat(bus.BackendPath(), "/", xenstore::kDevice, "/", number),
@@ -145,13 +164,17 @@ absl::Status DetachDevice(const Arguments& arguments, Store& store, const BusAdd
     absl::Status removed = xenstore::RemoveLeavingDevice(store, bus, number);
     if (!removed.ok() && !absl::IsNotFound(removed)) return removed;
     TellForced(what, **left, "The entry was removed", console);
+    if ((*left)->server.answer != Liveness::Answer::kNone) {
+      console.Say(absl::StrCat(what, ": the entry was removed"));
+      return absl::OkStatus();
+    }
   }
   console.Say(absl::StrCat(what, " detached"));
   return absl::OkStatus();
 }
 
 absl::Status DetachBus(const Arguments& arguments, Store& store, const BusAddress& bus,
-                       Console console) {
+                       const Servers& servers, Console console) {
   const std::string what =
       absl::StrCat(xenstore::DomainLabel(store, bus.frontend), ": bus ", bus.id);
   if (absl::Status status = xenstore::RequestBusRemoval(store, bus, arguments.force);
@@ -160,7 +183,7 @@ absl::Status DetachBus(const Arguments& arguments, Store& store, const BusAddres
   }
   const auto whom = [&] {
     absl::StatusOr<BusFacts> facts = ReadBus(store, bus);
-    return WhomOf(facts.ok() ? facts->devices : std::vector<DeviceFacts>(), bus);
+    return WhomOf(facts.ok() ? facts->devices : std::vector<DeviceFacts>(), bus, servers);
   };
   absl::StatusOr<std::optional<Waiting>> left =
       AwaitEnd(arguments, store, what, bus.BackendPath(), xenstore::kState, whom, console);
@@ -215,13 +238,17 @@ absl::StatusOr<std::vector<BusAddress>> ChooseBuses(const Arguments& arguments, 
 
 }  // namespace
 
-int Detach(const Arguments& arguments, Store& store, Console console) {
+int Detach(const Arguments& arguments, Store& store, Console console, const AskLiveness& ask) {
   absl::StatusOr<std::vector<BusAddress>> buses = ChooseBuses(arguments, store);
+  absl::StatusOr<uint16_t> self = xenstore::OwnDomain(store);
   absl::Status status = buses.status();
+  status.Update(self.status());
   if (status.ok()) {
+    const Servers servers(ask, *self);
     for (const BusAddress& bus : *buses) {
-      status.Update(arguments.device.has_value() ? DetachDevice(arguments, store, bus, console)
-                                                 : DetachBus(arguments, store, bus, console));
+      status.Update(arguments.device.has_value()
+                        ? DetachDevice(arguments, store, bus, servers, console)
+                        : DetachBus(arguments, store, bus, servers, console));
     }
   }
   if (status.ok()) return kExitDone;

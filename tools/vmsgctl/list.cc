@@ -10,7 +10,7 @@
 #include "absl/strings/str_join.h"
 #include "text/foreign_text.h"
 #include "tools/vmsgctl/commands.h"
-#include "tools/vmsgctl/inventory.h"
+#include "tools/vmsgctl/facts/inventory.h"
 #include "xenstore/bus_offer.h"
 #include "xenstore/toolstack/domain_names.h"
 
@@ -39,54 +39,25 @@ std::string DomainWords(const std::string& name, uint16_t domain) {
   return name.empty() ? absl::StrCat(domain) : absl::StrCat(name, " (", domain, ")");
 }
 
-// Of the vmsgd that a bus belongs to.
-class Servers {
- public:
-  Servers(const Liveness& liveness, uint16_t self) : liveness_(liveness), self_(self) {}
-
-  bool Lives(const BusFacts& bus) const {
-    return Of(bus) == Liveness::Answer::kLives || Of(bus) == Liveness::Answer::kCannotTell;
-  }
-  // For programs.
-  const char* Word(const BusFacts& bus) const {
-    switch (Of(bus)) {
-      case Liveness::Answer::kLives:
-        return "running";
-      case Liveness::Answer::kEnding:
-        return "ending";
-      case Liveness::Answer::kNone:
-        return "not running";
-      case Liveness::Answer::kCannotTell:
-        break;
-    }
-    return "unknown";
-  }
-  // What a reader of the states should know.
-  void Warn(const std::vector<BusFacts>& buses, const Console& console) const {
-    absl::btree_set<uint16_t> backends;
-    for (const BusFacts& bus : buses) backends.insert(bus.address.backend);
-    for (const uint16_t backend : backends) {
-      if (backend != self_) {
-        console.Complain(absl::StrCat("whether vmsgd runs in domain ", backend,
-                                      " cannot be asked from here; its states may be old"));
-      } else if (liveness_.answer == Liveness::Answer::kNone) {
-        console.Complain("no vmsgd is running: the states are what the last one left");
-      } else if (liveness_.answer == Liveness::Answer::kEnding) {
-        console.Complain(liveness_.why);
-      } else if (liveness_.answer == Liveness::Answer::kCannotTell) {
-        console.Complain(
-            absl::StrCat("whether a vmsgd is running cannot be told: ", liveness_.why));
-      }
+// What a reader of the states should know.
+void WarnOfServers(const std::vector<BusFacts>& buses, const Servers& servers, uint16_t self,
+                   const Console& console) {
+  absl::btree_set<uint16_t> backends;
+  for (const BusFacts& bus : buses) backends.insert(bus.address.backend);
+  for (const uint16_t backend : backends) {
+    const Liveness server = servers.Of(backend);
+    if (backend != self) {
+      console.Complain(absl::StrCat("whether vmsgd runs in domain ", backend,
+                                    " cannot be asked from here; its states may be old"));
+    } else if (server.answer == Liveness::Answer::kNone) {
+      console.Complain("no vmsgd is running: the states are what the last one left");
+    } else if (server.answer == Liveness::Answer::kEnding) {
+      console.Complain(absl::StrCat(servers.WhyNoAnswer(backend), ": the states are what it left"));
+    } else if (server.answer == Liveness::Answer::kCannotTell) {
+      console.Complain(absl::StrCat("whether a vmsgd is running cannot be told: ", server.why));
     }
   }
-
- private:
-  Liveness::Answer Of(const BusFacts& bus) const {
-    return bus.address.backend == self_ ? liveness_.answer : Liveness::Answer::kCannotTell;
-  }
-  const Liveness& liveness_;
-  const uint16_t self_;
-};
+}
 
 std::vector<Row> TableRows(const std::vector<BusFacts>& buses, const Servers& servers) {
   std::vector<Row> rows;
@@ -103,9 +74,10 @@ std::vector<Row> TableRows(const std::vector<BusFacts>& buses, const Servers& se
                       bus.error.empty() ? "no devices" : absl::StrCat("error: ", bus.error), ""});
     }
     for (const DeviceFacts& device : bus.devices) {
-      rows.push_back({domain, id, state, absl::StrCat(device.number), device.type,
-                      absl::StrCat(StatusWords(device), servers.Lives(bus) ? "" : " (no vmsgd)"),
-                      absl::StrJoin(device.parameters, ",", absl::PairFormatter("="))});
+      rows.push_back(
+          {domain, id, state, absl::StrCat(device.number), device.type,
+           absl::StrCat(StatusWords(device), servers.MayLive(address.backend) ? "" : " (no vmsgd)"),
+           absl::StrJoin(device.parameters, ",", absl::PairFormatter("="))});
     }
   }
   return rows;
@@ -194,7 +166,7 @@ nlohmann::ordered_json Json(const BusFacts& bus, const Servers& servers) {
                                  {"frontend_state", StateWord(bus.frontend)},
                                  {"backend_state", StateWord(bus.backend)},
                                  {"online", bus.online},
-                                 {"vmsgd", servers.Word(bus)}};
+                                 {"vmsgd", Servers::Word(servers.Of(bus.address.backend).answer)}};
   if (!bus.error.empty()) item["error"] = bus.error;
   item["devices"] = std::move(devices);
   return item;
@@ -213,7 +185,7 @@ absl::StatusOr<std::optional<uint16_t>> ChosenDomain(const Arguments& arguments,
 }  // namespace
 
 int List(const Arguments& arguments, xenstore::Store& store, Console console,
-         const Liveness& liveness) {
+         const AskLiveness& ask) {
   absl::StatusOr<std::optional<uint16_t>> chosen = ChosenDomain(arguments, store);
   if (!chosen.ok()) {
     console.Complain(chosen.status().message());
@@ -250,8 +222,9 @@ int List(const Arguments& arguments, xenstore::Store& store, Console console,
     console.Complain(self.status().message());
     return kExitRefused;
   }
-  const Servers servers(liveness, *self);
-  servers.Warn(buses, console);
+  // Once, so that no line says otherwise than another.
+  const Servers servers([now = ask()] { return now; }, *self);
+  WarnOfServers(buses, servers, *self, console);
   if (!arguments.json) {
     console.Print(Tables(buses, *configs, servers));
     return kExitDone;

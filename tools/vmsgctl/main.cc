@@ -4,7 +4,6 @@
 #include <memory>
 #include <optional>
 
-#include "absl/strings/str_cat.h"
 #include "backend/server-lock/server_lock.h"
 #include "backend/service/toolstack/entry_check.h"
 #include "grants/platform.h"
@@ -20,13 +19,11 @@ Liveness LivenessOf(const grants::Platform& platform) {
   absl::StatusOr<std::optional<backend::LivingServer>> server =
       backend::FindServer(platform.lock_path());
   if (!server.ok()) {
-    return {Liveness::Answer::kCannotTell, std::string(server.status().message())};
+    return {.answer = Liveness::Answer::kCannotTell, .why = std::string(server.status().message())};
   }
-  if (!server->has_value()) return {Liveness::Answer::kNone, ""};
-  if (!(*server)->ending) return {Liveness::Answer::kLives, ""};
-  return {Liveness::Answer::kEnding,
-          absl::StrCat("the vmsgd of this domain, process ", (*server)->pid,
-                       ", has ended, and the kernel still works for it")};
+  if (!server->has_value()) return {.answer = Liveness::Answer::kNone};
+  return {.answer = (*server)->ending ? Liveness::Answer::kEnding : Liveness::Answer::kLives,
+          .pid = (*server)->pid};
 }
 
 int Main(int argc, char** argv) {
@@ -53,13 +50,14 @@ int Main(int argc, char** argv) {
     console.Complain(store.status().message());
     return kExitRefused;
   }
+  const auto ask = [&xen = **platform] { return LivenessOf(xen); };
   switch (arguments->command) {
     case Command::kList:
-      return List(*arguments, **store, console, LivenessOf(**platform));
+      return List(*arguments, **store, console, ask);
     case Command::kAttach:
-      return Attach(*arguments, **store, console, backend::CheckItems);
+      return Attach(*arguments, **store, console, ask, backend::CheckItems);
     case Command::kDetach:
-      return Detach(*arguments, **store, console);
+      return Detach(*arguments, **store, console, ask);
     case Command::kHelp:
       break;
   }

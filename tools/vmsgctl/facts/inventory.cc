@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tools/vmsgctl/inventory.h"
+#include "tools/vmsgctl/facts/inventory.h"
 
 #include <algorithm>
 
