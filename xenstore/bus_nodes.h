@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <string>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 
@@ -48,7 +47,10 @@ inline constexpr char kDeviceOnline[] =
 inline constexpr char kDeviceForce[] =
     "force";  // device/<n>/force: 1 with online=0: remove without asking the driver
 
-inline constexpr char kFromConfig[] = "from-config";  // device/<n>: the xl config that it is from
+// Below device/<n>/type are notes. Beside it every name is either one of those here or a parameter
+// of the device, so that a new one there would be a parameter that an older backend refuses.
+inline constexpr char kEntryId[] = "type/entry-id";        // no other entry has had it
+inline constexpr char kFromConfig[] = "type/from-config";  // the xl config that it is from
 
 // In device/<n>, written by the backend.
 inline constexpr char kHotplugStatus[] = "hotplug-status";  // one of these:
@@ -59,10 +61,11 @@ inline constexpr char kStatusAsked[] = "asked";
 // To be removed, and no driver has it any more; requests to what it names are still to end.
 inline constexpr char kStatusDraining[] = "draining";
 inline constexpr char kHotplugError[] = "hotplug-error";  // why the entry was refused
-inline constexpr char kIoErrors[] = "io-errors";          // requests that the disk failed
-inline constexpr char kIoError[] = "io-error";            // the last of them
-// found-<key>: the value that <key> has from now on, where the entry says nothing of it.
-inline constexpr char kFoundPrefix[] = "found-";
+// Notes, as above.
+inline constexpr char kIoErrors[] = "type/io-errors";  // requests that the disk failed
+inline constexpr char kIoError[] = "type/io-error";    // the last of them
+// found/<key>: the value that <key> has from now on, where the entry says nothing of it.
+inline constexpr char kFoundKeys[] = "type/found";
 
 // In the backend directory, written by the backend before state 2.
 inline constexpr char kVersions[] =
@@ -104,8 +107,7 @@ inline std::string FrontendErrorPath(const BusAddress& bus) {
 // Nodes of a device entry that are not the type's parameters.
 inline bool IsControlNode(absl::string_view node) {
   return node == kType || node == kDeviceOnline || node == kDeviceForce || node == kHotplugStatus ||
-         node == kHotplugError || node == kIoErrors || node == kIoError || node == kFromConfig ||
-         absl::StartsWith(node, kFoundPrefix);
+         node == kHotplugError;
 }
 
 }  // namespace vmsg::xenstore

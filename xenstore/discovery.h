@@ -42,9 +42,10 @@ struct BusView {
 // One device/<n> as the toolstack wrote it.
 struct DeviceNodes {
   uint16_t number = 0;
+  std::string id;  // see kEntryId
   std::string type;
   absl::btree_map<std::string, std::string> keys;   // without type, online, force and ours
-  absl::btree_map<std::string, std::string> found;  // see kFoundPrefix
+  absl::btree_map<std::string, std::string> found;  // see kFoundKeys
   // hotplug-status as a predecessor left it: empty, "connected" or "error".
   std::string status;
   bool operator==(const DeviceNodes&) const = default;
@@ -105,6 +106,7 @@ class BusDiscovery {
  private:
   enum class Progress : uint8_t { kServed, kRemoving, kForced };
   struct DeviceRecord {
+    std::string id;
     Progress progress = Progress::kServed;
     bool answered = false;  // hotplug-status was there, or is known to have been
   };
@@ -147,8 +149,7 @@ class BusDiscovery {
   // discovery_devices.cc
   absl::Status ScanDevices(const BusAddress& address, Bus& bus);
   absl::Status ScanDevice(const BusAddress& address, Bus& bus, uint16_t number);
-  absl::Status AddDevice(const BusAddress& address, Bus& bus, uint16_t number,
-                         const std::string& type, const std::string& status);
+  absl::Status AddDevice(const BusAddress& address, Bus& bus, DeviceNodes device);
   absl::Status CheckRemoval(const BusAddress& address, uint16_t number, DeviceRecord& device,
                             bool wanted);
   void RefuseBus(const std::string& path, const absl::Status& reason);

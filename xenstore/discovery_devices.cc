@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // The device entries of one bus.
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "xenstore/discovery.h"
 #include "xenstore/text_value.h"
 
@@ -48,6 +48,10 @@ absl::Status BusDiscovery::ScanDevices(const BusAddress& address, Bus& bus) {
 absl::Status BusDiscovery::ScanDevice(const BusAddress& address, Bus& bus, uint16_t number) {
   const std::string path = OwnDevicePath(address, absl::StrCat(number));
   const auto read = [&](absl::string_view node) { return ReadNode(absl::StrCat(path, "/", node)); };
+  // First: with what was read of an entry that takes its place meanwhile, this one is known by the
+  // old one's id, and the next look finds out.
+  absl::StatusOr<std::optional<std::string>> id = read(kEntryId);
+  if (!id.ok()) return id.status();
   absl::StatusOr<std::optional<std::string>> type = read(kType);
   if (!type.ok()) return type.status();
   auto known = bus.devices.find(number);
@@ -73,7 +77,8 @@ absl::Status BusDiscovery::ScanDevice(const BusAddress& address, Bus& bus, uint1
   if (known != bus.devices.end()) {
     // Removed and made anew before we looked: a new entry is wanted and has no answer, although the
     // one we know had been answered or was to go.
-    const bool anew = (known->second.answered && !answered) ||
+    const bool anew = known->second.id != id->value_or("") ||
+                      (known->second.answered && !answered) ||
                       (wanted && known->second.progress != Progress::kServed);
     if (!anew) {
       known->second.answered = answered;
@@ -82,7 +87,13 @@ absl::Status BusDiscovery::ScanDevice(const BusAddress& address, Bus& bus, uint1
     bus.devices.erase(known);
     listener_->OnDeviceVanished(address, number);
   }
-  if (absl::Status added = AddDevice(address, bus, number, **type, status->value_or(""));
+  if (absl::Status added = AddDevice(address, bus,
+                                     {.number = number,
+                                      .id = id->value_or(""),
+                                      .type = **type,
+                                      .keys = {},
+                                      .found = {},
+                                      .status = status->value_or("")});
       !added.ok()) {
     return added;
   }
@@ -91,9 +102,8 @@ absl::Status BusDiscovery::ScanDevice(const BusAddress& address, Bus& bus, uint1
   return CheckRemoval(address, number, known->second, wanted);
 }
 
-absl::Status BusDiscovery::AddDevice(const BusAddress& address, Bus& bus, uint16_t number,
-                                     const std::string& type, const std::string& status) {
-  const std::string name = absl::StrCat(number);
+absl::Status BusDiscovery::AddDevice(const BusAddress& address, Bus& bus, DeviceNodes device) {
+  const std::string name = absl::StrCat(device.number);
   if (bus.devices.size() >= kMaxDevicesPerBus) {
     RefuseDevice(address, bus, name,
                  absl::ResourceExhaustedError(
@@ -101,26 +111,30 @@ absl::Status BusDiscovery::AddDevice(const BusAddress& address, Bus& bus, uint16
                                   " devices already, the limit of this backend; use another bus")));
     return absl::OkStatus();
   }
-  absl::StatusOr<std::vector<std::string>> nodes = store_->List(OwnDevicePath(address, name));
-  if (absl::IsUnavailable(nodes.status())) return nodes.status();
-  if (!nodes.ok()) return absl::OkStatus();
-  DeviceNodes device{.number = number, .type = type, .keys = {}, .found = {}, .status = status};
-  for (absl::string_view node : *nodes) {
-    const bool found = absl::ConsumePrefix(&node, kFoundPrefix);
-    if (!found && IsControlNode(node)) continue;
-    auto& keys = found ? device.found : device.keys;
-    if (keys.size() >= kMaxKeysPerDevice) {
-      RefuseDevice(address, bus, name,
-                   absl::InvalidArgumentError(
-                       absl::StrCat("the entry has more than ", kMaxKeysPerDevice, " keys")));
-      return absl::OkStatus();
+  const std::string path = OwnDevicePath(address, name);
+  const std::string found = absl::StrCat(path, "/", kFoundKeys);
+  for (const auto& [directory, keys] :
+       {std::pair(&path, &device.keys), std::pair(&found, &device.found)}) {
+    absl::StatusOr<std::vector<std::string>> nodes = store_->List(*directory);
+    if (absl::IsUnavailable(nodes.status())) return nodes.status();
+    if (!nodes.ok() && directory == &path) return absl::OkStatus();
+    if (!nodes.ok()) continue;
+    for (const std::string& node : *nodes) {
+      if (directory == &path && IsControlNode(node)) continue;
+      if (keys->size() >= kMaxKeysPerDevice) {
+        RefuseDevice(address, bus, name,
+                     absl::InvalidArgumentError(
+                         absl::StrCat("the entry has more than ", kMaxKeysPerDevice, " keys")));
+        return absl::OkStatus();
+      }
+      absl::StatusOr<std::optional<std::string>> value =
+          ReadNode(absl::StrCat(*directory, "/", node));
+      if (!value.ok()) return value.status();
+      if (value->has_value()) keys->emplace(node, *std::move(*value));
     }
-    absl::StatusOr<std::optional<std::string>> value =
-        ReadNode(absl::StrCat(OwnDevicePath(address, name), "/", found ? kFoundPrefix : "", node));
-    if (!value.ok()) return value.status();
-    if (value->has_value()) keys.emplace(node, *std::move(*value));
   }
-  bus.devices.emplace(number, DeviceRecord{.answered = !status.empty()});
+  bus.devices.emplace(device.number,
+                      DeviceRecord{.id = device.id, .answered = !device.status.empty()});
   listener_->OnDeviceAdded(address, device);
   return absl::OkStatus();
 }

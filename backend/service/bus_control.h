@@ -22,6 +22,7 @@
 #include "grants/grant_mapper.h"
 #include "xenstore/bus_offer.h"
 #include "xenstore/discovery.h"
+#include "xenstore/entries/entry_id.h"
 #include "xenstore/store.h"
 #include "xenstore/xenbus_state.h"
 
@@ -159,6 +160,9 @@ class BusControl {
   void DevicesDetached();
   void Report(DeviceControl& device, const absl::Status& status);
   void ReportRemoval(DeviceControl& device, const char* status);
+  xenstore::EntryAddress EntryOf(const DeviceControl& device) const {
+    return {address_, device.nodes.number, device.nodes.id};
+  }
   bool QuotaIsMet() const;
   void QuotaIsOver(DeviceControl& device);
   // device_health.cc

@@ -211,7 +211,7 @@ void BusControl::OnRemoval(uint16_t number, RemovalStage stage) {
 
 void BusControl::ReportRemoval(DeviceControl& device, const char* status) {
   if (gone_ || device.vanished) return;
-  xenstore::ReportRemoval(*services_.store, address_, device.nodes.number, status).IgnoreError();
+  xenstore::ReportRemoval(*services_.store, EntryOf(device), status).IgnoreError();
 }
 
 void BusControl::FinishRemoval(uint16_t number) {
@@ -223,7 +223,7 @@ void BusControl::FinishRemoval(uint16_t number) {
   CloseElsewhere(entry->second);
   if (entry->second.closing) return;
   if (!entry->second.vanished) {
-    absl::Status status = xenstore::RemoveLeavingDevice(*services_.store, address_, number);
+    absl::Status status = xenstore::RemoveLeavingEntry(*services_.store, EntryOf(entry->second));
     if (!status.ok() && !absl::IsNotFound(status)) {
       Log(LogLevel::kError,
           absl::StrCat(name_, " device ", number, ": removing its entry: ", status.message()));
@@ -268,8 +268,7 @@ void BusControl::Report(DeviceControl& device, const absl::Status& status) {
             absl::StrCat("device ", device.nodes.number, " refused: ", status.message()));
   }
   if (gone_ || device.vanished) return;
-  absl::Status reported =
-      xenstore::ReportDevice(*services_.store, address_, absl::StrCat(device.nodes.number), status);
+  absl::Status reported = xenstore::ReportDevice(*services_.store, EntryOf(device), status);
   if (reported.ok() || absl::IsNotFound(reported)) return QuotaIsOver(device);
   LogLine(LogLevel::kError, absl::StrCat("device ", device.nodes.number,
                                          ": writing its status: ", reported.message()));
@@ -285,8 +284,7 @@ void BusControl::NoteFound(DeviceControl& device) {
     return device.nodes.keys.contains(entry.first) || device.nodes.found.contains(entry.first);
   });
   if (fresh.empty() || gone_ || device.vanished) return;
-  absl::Status noted =
-      xenstore::NoteFoundKeys(*services_.store, address_, device.nodes.number, fresh);
+  absl::Status noted = xenstore::NoteFoundKeys(*services_.store, EntryOf(device), fresh);
   if (noted.ok()) {
     device.nodes.found.insert(fresh.begin(), fresh.end());
   } else if (!absl::IsNotFound(noted)) {

@@ -13,7 +13,7 @@ namespace vmsg::backend {
 void BusControl::WatchHealth(DeviceControl& device) {
   const uint16_t number = device.nodes.number;
   // An earlier vmsgd's.
-  xenstore::ReportIoErrors(*services_.store, address_, number, 0, "").IgnoreError();
+  xenstore::ReportIoErrors(*services_.store, EntryOf(device), 0, "").IgnoreError();
   // Not the health itself: it would keep itself.
   device.opened->health->OnFailure([number, loop = services_.loop, anchor = anchor_,
                                     weak = std::weak_ptr(device.opened->health)] {
@@ -35,8 +35,8 @@ void BusControl::ReportHealth(uint16_t number, const std::shared_ptr<DeviceHealt
   Log(LogLevel::kError, absl::StrCat(name_, " device ", number, ": ", report.last, "; ",
                                      report.failures, " I/O errors since it was attached"));
   if (!gone_ && !entry->second.vanished) {
-    absl::Status written =
-        xenstore::ReportIoErrors(*services_.store, address_, number, report.failures, report.last);
+    absl::Status written = xenstore::ReportIoErrors(*services_.store, EntryOf(entry->second),
+                                                    report.failures, report.last);
     if (!written.ok() && !absl::IsNotFound(written)) {
       LogLine(LogLevel::kError,
               absl::StrCat("device ", number, ": writing its I/O errors: ", written.message()));

@@ -83,6 +83,48 @@ TEST_F(VmsgctlTest, TheSameEntryAgainHasARefusedDeviceTriedAgainUnderItsNumber) 
   EXPECT_FALSE(tree_.Has(Device("2")));
 }
 
+// Somebody else may detach what this command wrote, and attach another device under its number.
+TEST_F(VmsgctlTest, AnotherEntryUnderTheNumberIsNotRemovedAfterARefusal) {
+  ASSERT_EQ(Run({"attach", "g1", "type=rng"}), kExitDone);
+  store_->before_events = [this] {
+    if (!tree_.Has(Device("1/type")) || tree_.Value(Device("1/type")) == "rng") return;
+    tree_.Erase(Device("1"));
+    tree_.Set(Device("1/type"), "rng");
+    tree_.Set(Device("1/type/entry-id"), "another");
+    tree_.Set(Device("1/hotplug-status"), "error");
+  };
+  EXPECT_EQ(Run({"attach", "g1", "type=nonsense"}), kExitRefused);
+  EXPECT_THAT(err(),
+              HasSubstr("was detached by somebody else, and device 1 is another one by now"));
+  EXPECT_EQ(tree_.Value(Device("1/type")), "rng");
+}
+
+TEST_F(VmsgctlTest, AnotherEntryUnderTheNumberIsNotRemovedAfterTheTimeIsOver) {
+  ASSERT_EQ(Run({"attach", "g1", "type=rng"}), kExitDone);
+  StopService();
+  // Between the last look and the removal.
+  store_->before_unwatch = [this] {
+    if (!tree_.Has(Device("1/type/entry-id"))) return;
+    tree_.Set(Device("1/type/entry-id"), "another");
+  };
+  EXPECT_EQ(Run({"attach", "g1", "type=rng", "--timeout=0"}), kExitRefused);
+  EXPECT_THAT(err(), HasSubstr("no vmsgd is running"));
+  EXPECT_TRUE(tree_.Has(Device("1/type")));
+}
+
+TEST_F(VmsgctlTest, AnEntryMadeAnewMeanwhileIsNotWaitedForNorRemoved) {
+  ASSERT_EQ(Run({"attach", "g1", "type=rng"}), kExitDone);
+  store_->before_events = [this] {
+    tree_.Erase(Device("0"));
+    tree_.Set(Device("0/type"), "rng");
+    tree_.Set(Device("0/type/entry-id"), "another");
+    tree_.Set(Device("0/online"), "0");
+  };
+  EXPECT_EQ(Run({"detach", "g1", "0", "--force"}), kExitDone) << err();
+  EXPECT_THAT(out(), HasSubstr("device 0 detached"));
+  EXPECT_TRUE(tree_.Has(Device("0/type")));
+}
+
 TEST_F(VmsgctlTest, BusMadeForRefusedEntriesIsRemovedAgain) {
   EXPECT_EQ(Run({"attach", "g1", "type=nonsense"}), kExitRefused);
   EXPECT_FALSE(tree_.Has(kBusPath));
@@ -268,8 +310,8 @@ TEST_F(VmsgctlTest, ListAsJson) {
 
 TEST_F(VmsgctlTest, ListShowsTheErrorsOfADisk) {
   ASSERT_EQ(Run({"attach", "g1", "type=blk,path=/srv/a.img"}), kExitDone);
-  tree_.Set(Device("0/io-errors"), "3");
-  tree_.Set(Device("0/io-error"), "write of 512 bytes at 0: No space left on device (ENOSPC)");
+  tree_.Set(Device("0/type/io-errors"), "3");
+  tree_.Set(Device("0/type/io-error"), "write of 512 bytes at 0: No space left on device (ENOSPC)");
   EXPECT_EQ(Run({"list"}), kExitDone);
   EXPECT_THAT(out(), AllOf(HasSubstr("connected, I/O errors: 3, last: write of 512 bytes at 0"),
                            Not(HasSubstr("io-errors="))));

@@ -68,7 +68,7 @@ class ModelService : public xenstore::BusListener {
                                 bool force) override {
     if (hanging.contains(number)) return Tell(bus, number, xenstore::kStatusDraining);
     if (!force && busy.contains(number)) return Tell(bus, number, xenstore::kStatusAsked);
-    xenstore::RemoveDevice(*store_, bus, number).IgnoreError();
+    xenstore::RemoveLeavingEntry(*store_, Entry(bus, number)).IgnoreError();
   }
   void OnDeviceVanished(const xenstore::BusAddress&, uint16_t) override {}
   void OnDeviceRefused(const xenstore::BusAddress&, const std::string&,
@@ -77,7 +77,12 @@ class ModelService : public xenstore::BusListener {
 
  private:
   void Tell(const xenstore::BusAddress& bus, uint16_t number, const char* status) {
-    xenstore::ReportRemoval(*store_, bus, number, status).IgnoreError();
+    xenstore::ReportRemoval(*store_, Entry(bus, number), status).IgnoreError();
+  }
+  xenstore::EntryAddress Entry(const xenstore::BusAddress& bus, uint16_t number) {
+    xenstore::EntryAddress entry{bus, number, ""};
+    entry.id = xenstore::ReadEntryId(*store_, entry.Path()).value_or("");
+    return entry;
   }
 
   std::unique_ptr<xenstore::MemoryStore> store_;

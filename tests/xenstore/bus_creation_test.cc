@@ -153,7 +153,7 @@ TEST_F(BusCreationTest, RemovalRequestsAreOnlineNodes) {
   EXPECT_FALSE(tree_.Has(Back("device/7/force")));
   ASSERT_TRUE(RequestDeviceRemoval(*toolstack_, kBus, 7, true).ok());
   EXPECT_EQ(tree_.Value(Back("device/7/force")), "1");
-  EXPECT_TRUE(absl::IsNotFound(RequestDeviceRemoval(*toolstack_, kBus, 8, false)));
+  EXPECT_TRUE(absl::IsNotFound(RequestDeviceRemoval(*toolstack_, kBus, 8, false).status()));
   EXPECT_FALSE(tree_.Has(Back("device/8")));
   ASSERT_TRUE(RequestBusRemoval(*toolstack_, kBus).ok());
   EXPECT_EQ(tree_.Value(Back("online")), "0");
@@ -180,7 +180,7 @@ TEST_F(BusCreationTest, RemovedBusLeavesNoNode) {
 // Who removes what it asked to be removed may be late: something else of the same name is there.
 TEST_F(BusCreationTest, WhatWasMadeAnewIsNotRemoved) {
   ASSERT_TRUE(AddBlk(7).ok());
-  EXPECT_TRUE(absl::IsNotFound(RemoveLeavingDevice(*backend_, kBus, 7)));
+  EXPECT_TRUE(absl::IsNotFound(RemoveLeavingEntry(*backend_, {kBus, 7, ""})));
   EXPECT_TRUE(absl::IsAlreadyExists(RemoveLeavingBus(*toolstack_, kBus)));
   EXPECT_TRUE(absl::IsAlreadyExists(RemoveBackendDirectory(*backend_, kBus)));
   EXPECT_TRUE(absl::IsFailedPrecondition(RequestEmptyBusRemoval(*toolstack_, kBus)));
@@ -188,7 +188,7 @@ TEST_F(BusCreationTest, WhatWasMadeAnewIsNotRemoved) {
   EXPECT_TRUE(tree_.Has(Back("device/7/type")));
 
   ASSERT_TRUE(RequestDeviceRemoval(*toolstack_, kBus, 7, false).ok());
-  EXPECT_TRUE(RemoveLeavingDevice(*backend_, kBus, 7).ok());
+  EXPECT_TRUE(RemoveLeavingEntry(*backend_, {kBus, 7, ""}).ok());
   EXPECT_TRUE(RequestEmptyBusRemoval(*toolstack_, kBus).ok());
   EXPECT_TRUE(RemoveLeavingBus(*toolstack_, kBus).ok());
   EXPECT_FALSE(tree_.Has(kBack));
@@ -199,7 +199,7 @@ TEST_F(BusCreationTest, RemovalOfABusIsOneOfEachOfItsDevices) {
   ASSERT_TRUE(AddBlk(7).ok());
   ASSERT_TRUE(RequestBusRemoval(*toolstack_, kBus, /*force=*/true).ok());
   EXPECT_EQ(tree_.Value(Back("force")), "1");
-  EXPECT_TRUE(RemoveLeavingDevice(*backend_, kBus, 7).ok());
+  EXPECT_TRUE(RemoveLeavingEntry(*backend_, {kBus, 7, ""}).ok());
 }
 
 TEST_F(BusCreationTest, RemovingOneBusKeepsTheOther) {

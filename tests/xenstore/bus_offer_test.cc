@@ -112,12 +112,13 @@ TEST_F(BusOfferTest, ErrorThatIsOverIsRemoved) {
 
 TEST_F(BusOfferTest, RemovalIsReportedOfAnEntryThatIsToGo) {
   ASSERT_TRUE(AddDevices(*backend_, kOfferedBus, {{3, "rng", {}}}).ok());
-  EXPECT_TRUE(absl::IsFailedPrecondition(ReportRemoval(*backend_, kOfferedBus, 3, kStatusAsked)));
+  EXPECT_TRUE(
+      absl::IsFailedPrecondition(ReportRemoval(*backend_, {kOfferedBus, 3, ""}, kStatusAsked)));
   EXPECT_FALSE(tree_.Has(Back("device/3/hotplug-status")));
   ASSERT_TRUE(RequestDeviceRemoval(*backend_, kOfferedBus, 3, false).ok());
-  EXPECT_TRUE(ReportRemoval(*backend_, kOfferedBus, 3, kStatusAsked).ok());
+  EXPECT_TRUE(ReportRemoval(*backend_, {kOfferedBus, 3, ""}, kStatusAsked).ok());
   EXPECT_EQ(tree_.Value(Back("device/3/hotplug-status")), "asked");
-  EXPECT_TRUE(absl::IsNotFound(ReportRemoval(*backend_, kOfferedBus, 4, kStatusDraining)));
+  EXPECT_TRUE(absl::IsNotFound(ReportRemoval(*backend_, {kOfferedBus, 4, ""}, kStatusDraining)));
   EXPECT_FALSE(tree_.Has(Back("device/4")));
 }
 

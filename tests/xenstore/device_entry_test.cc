@@ -82,8 +82,7 @@ INSTANTIATE_TEST_SUITE_P(
         Malformed{"ReservedForce", "type=blk,force=1", "key \"force\"", "reserved"},
         Malformed{"ReservedStatus", "type=blk,hotplug-status=x", "key \"hotplug-status\"",
                   "reserved"},
-        Malformed{"ReservedError", "type=blk,hotplug-error=x", "key \"hotplug-error\"", "reserved"},
-        Malformed{"ReservedFound", "type=blk,found-format=raw", "key \"found-format\"",
+        Malformed{"ReservedError", "type=blk,hotplug-error=x", "key \"hotplug-error\"",
                   "reserved"}),
     [](const auto& info) { return info.param.name; });
 

@@ -86,7 +86,7 @@ TEST_F(DiscoveryDevicesTest, RemovalIsReportedOnceAndForceAfterwards) {
   EXPECT_THAT(Settle(), ElementsAre("remove 5/2 7 force"));
   ASSERT_TRUE(RequestDeviceRemoval(*toolstack_, kDevicesBus, 7, true).ok());
   EXPECT_THAT(Settle(), IsEmpty());
-  ASSERT_TRUE(RemoveDevice(*store_, kDevicesBus, 7).ok());
+  ASSERT_TRUE(RemoveEntry(*store_, {kDevicesBus, 7, ""}).ok());
   EXPECT_THAT(Settle(), ElementsAre("device vanished 5/2 7"));
 }
 
@@ -117,7 +117,7 @@ TEST_F(DiscoveryDevicesTest, RemovedAndAttachedAgainBeforeWeLookedIsANewEntry) {
   Settle();
   ASSERT_TRUE(RequestDeviceRemoval(*toolstack_, kDevicesBus, 7, false).ok());
   Settle();
-  ASSERT_TRUE(RemoveDevice(*store_, kDevicesBus, 7).ok());
+  ASSERT_TRUE(RemoveEntry(*store_, {kDevicesBus, 7, ""}).ok());
   Add(7, "/b");
   EXPECT_THAT(Settle(), ElementsAre("device vanished 5/2 7", "device 5/2 7 blk{path=/b}"));
 }
@@ -127,7 +127,7 @@ TEST_F(DiscoveryDevicesTest, RefusedByUsAndAttachedAgainBeforeWeLookedIsANewEntr
   Settle();
   ASSERT_TRUE(ReportDevice(*store_, kDevicesBus, "7", absl::InvalidArgumentError("no file")).ok());
   Settle();
-  ASSERT_TRUE(RemoveDevice(*toolstack_, kDevicesBus, 7).ok());
+  ASSERT_TRUE(RemoveEntry(*toolstack_, {kDevicesBus, 7, ""}).ok());
   Add(7);
   EXPECT_THAT(Settle(), ElementsAre("device vanished 5/2 7", "device 5/2 7 blk{path=/a}"));
 }
@@ -136,10 +136,63 @@ TEST_F(DiscoveryDevicesTest, AnsweredRemovedAndAttachedAgainInOneGoIsANewEntry) 
   Add(7);
   Settle();
   ASSERT_TRUE(ReportDevice(*store_, kDevicesBus, "7", absl::InvalidArgumentError("no file")).ok());
-  ASSERT_TRUE(RemoveDevice(*toolstack_, kDevicesBus, 7).ok());
+  ASSERT_TRUE(RemoveEntry(*toolstack_, {kDevicesBus, 7, ""}).ok());
   Add(7);
   EXPECT_THAT(Settle(), ElementsAre("device vanished 5/2 7", "device 5/2 7 blk{path=/a}"));
   EXPECT_THAT(Settle(), IsEmpty());
+}
+
+TEST_F(DiscoveryDevicesTest, UnansweredRemovedAndAttachedAgainInOneGoIsANewEntryByItsId) {
+  const auto add = [this](const std::string& path, const std::string& id) {
+    ASSERT_TRUE(AddDevices(*toolstack_, kDevicesBus,
+                           {{.number = 7, .type = "blk", .keys = {{"path", path}}, .id = id}})
+                    .ok());
+  };
+  add("/a", "one");
+  Settle();
+  ASSERT_TRUE(RemoveEntry(*toolstack_, {kDevicesBus, 7, "one"}).ok());
+  add("/b", "two");
+  EXPECT_THAT(Settle(), ElementsAre("device vanished 5/2 7", "device 5/2 7 blk{path=/b}"));
+  EXPECT_THAT(Settle(), IsEmpty());
+}
+
+// Between a look at an entry and what follows from it, it may be detached and another one attached
+// under its number.
+TEST_F(DiscoveryDevicesTest, WhatIsMeantForOneEntryIsNotDoneToAnotherOfItsNumber) {
+  ASSERT_TRUE(
+      AddDevices(*toolstack_, kDevicesBus, {{.number = 7, .type = "rng", .keys = {}, .id = "two"}})
+          .ok());
+  const EntryAddress gone{kDevicesBus, 7, "one"};
+  EXPECT_TRUE(absl::IsNotFound(RequestEntryRemoval(*toolstack_, gone, true)));
+  const auto before = tree_.nodes();
+  EXPECT_TRUE(absl::IsNotFound(ReportDevice(*store_, gone, absl::OkStatus())));
+  EXPECT_TRUE(absl::IsNotFound(ReportDevice(*store_, gone, absl::InvalidArgumentError("no"))));
+  EXPECT_TRUE(absl::IsNotFound(ReportIoErrors(*store_, gone, 3, "read")));
+  EXPECT_TRUE(absl::IsNotFound(NoteFoundKeys(*store_, gone, {{"format", "raw"}})));
+  EXPECT_TRUE(absl::IsNotFound(RemoveEntry(*toolstack_, gone)));
+  ASSERT_EQ(RequestDeviceRemoval(*toolstack_, kDevicesBus, 7, false)->id, "two");
+  EXPECT_TRUE(absl::IsNotFound(ReportRemoval(*store_, gone, kStatusAsked)));
+  EXPECT_TRUE(absl::IsNotFound(RemoveLeavingEntry(*store_, gone)));
+  EXPECT_EQ(tree_.Value(Device("7/type")), "rng");
+  EXPECT_FALSE(tree_.Has(Device("7/hotplug-status")));
+  EXPECT_EQ(tree_.nodes().size(), before.size());
+}
+
+// An older backend takes every name that it does not know for a parameter, and refuses it.
+TEST_F(DiscoveryDevicesTest, NotesOfAnEntryAreNoNamesBesideItsParameters) {
+  ASSERT_TRUE(AddDevices(*toolstack_, kDevicesBus,
+                         {{.number = 7,
+                           .type = "blk",
+                           .keys = {{"path", "/a"}},
+                           .from_config = "/etc/xen/g1.cfg",
+                           .id = "one"}})
+                  .ok());
+  const EntryAddress entry{kDevicesBus, 7, "one"};
+  ASSERT_TRUE(NoteFoundKeys(*store_, entry, {{"format", "raw"}}).ok());
+  ASSERT_TRUE(ReportIoErrors(*store_, entry, 3, "read").ok());
+  ASSERT_TRUE(ReportDevice(*store_, entry, absl::OkStatus()).ok());
+  EXPECT_THAT(*store_->List(entry.Path()),
+              testing::UnorderedElementsAre("path", "online", "type", "hotplug-status"));
 }
 
 TEST_F(DiscoveryDevicesTest, PredecessorsAnswerIsHandedOn) {
@@ -194,7 +247,7 @@ TEST_F(DiscoveryDevicesTest, KeysPerDeviceAreCappedAndACorrectedEntryIsTaken) {
   for (size_t i = 0; i <= kMaxKeysPerDevice; ++i) device.keys.emplace("k" + std::to_string(i), "v");
   ASSERT_TRUE(AddDevices(*toolstack_, kDevicesBus, {device}).ok());
   EXPECT_THAT(Settle(), ElementsAre("device refused 5/2 7"));
-  ASSERT_TRUE(RemoveDevice(*toolstack_, kDevicesBus, 7).ok());
+  ASSERT_TRUE(RemoveEntry(*toolstack_, {kDevicesBus, 7, ""}).ok());
   Add(7);
   EXPECT_THAT(Settle(), ElementsAre("device 5/2 7 blk{path=/a}"));
 }
@@ -203,15 +256,15 @@ TEST_F(DiscoveryDevicesTest, KeysPerDeviceAreCappedAndACorrectedEntryIsTaken) {
 // entry's.
 TEST_F(DiscoveryDevicesTest, WhatWasFoundOutComesWithTheEntry) {
   Add(7);
-  ASSERT_TRUE(NoteFoundKeys(*store_, kDevicesBus, 7, {{"format", "raw"}}).ok());
+  ASSERT_TRUE(NoteFoundKeys(*store_, {kDevicesBus, 7, ""}, {{"format", "raw"}}).ok());
   EXPECT_THAT(Settle(), ElementsAre("device 5/2 7 blk{path=/a} found{format=raw}"));
-  EXPECT_EQ(tree_.Value(Device("7/found-format")), "raw");
-  ASSERT_TRUE(RemoveDevice(*toolstack_, kDevicesBus, 7).ok());
+  EXPECT_EQ(tree_.Value(Device("7/type/found/format")), "raw");
+  ASSERT_TRUE(RemoveEntry(*toolstack_, {kDevicesBus, 7, ""}).ok());
   Add(7);
   Settle();
-  EXPECT_FALSE(tree_.Has(Device("7/found-format")));
-  EXPECT_TRUE(absl::IsNotFound(NoteFoundKeys(*store_, kDevicesBus, 8, {{"format", "raw"}})));
-  EXPECT_FALSE(tree_.Has(Device("8/found-format")));
+  EXPECT_FALSE(tree_.Has(Device("7/type/found/format")));
+  EXPECT_TRUE(absl::IsNotFound(NoteFoundKeys(*store_, {kDevicesBus, 8, ""}, {{"format", "raw"}})));
+  EXPECT_FALSE(tree_.Has(Device("8/type/found/format")));
 }
 
 }  // namespace

@@ -292,6 +292,7 @@ absl::Status MemoryStore::Watch(absl::string_view path, absl::string_view token)
 }
 
 absl::Status MemoryStore::Unwatch(absl::string_view path, absl::string_view token) {
+  if (before_unwatch) before_unwatch();
   if (std::erase_if(watches_, [&](const Watched& watch) {
         return watch.given == path && watch.token == token;
       }) == 0) {

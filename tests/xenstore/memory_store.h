@@ -93,6 +93,7 @@ class MemoryStore final : public Store {
 
   // Called before watch events are taken: where a test lets the other side act.
   std::function<void()> before_events;
+  std::function<void()> before_unwatch;
   // Watches refused with ResourceExhausted from then on.
   bool watch_quota_reached = false;
 

@@ -100,8 +100,15 @@ absl::Status AwaitAnswer(Store& store, const BusAddress& bus, bool created_bus,
           if (error.ok()) bus_error = *std::move(error);
         }
         absl::StatusOr<DeviceFacts> now = ReadDevice(store, bus, item.number);
+        if (absl::IsNotFound(now.status())) {
+          return absl::AbortedError("was detached by somebody else before vmsgd answered");
+        }
         if (!now.ok()) return now.status();
         device = *std::move(now);
+        if (device.id != item.id) {
+          return absl::AbortedError(absl::StrCat("was detached by somebody else, and device ",
+                                                 item.number, " is another one by now"));
+        }
         return device.status == xenstore::kStatusConnected ||
                device.status == xenstore::kStatusError || !bus_error.empty();
       });
@@ -146,7 +153,8 @@ int AwaitBus(Store& store, const std::string& domain_label, const BusAddress& bu
                                       silent ? absl::ZeroDuration() : timeout, servers);
     // One that refuses the bus may not follow it, and not remove it.
     vmsgd_answers =
-        vmsgd_answers || !(absl::IsDeadlineExceeded(answer) || absl::IsResourceExhausted(answer));
+        vmsgd_answers || !(absl::IsDeadlineExceeded(answer) || absl::IsResourceExhausted(answer) ||
+                           absl::IsAborted(answer));
     if (answer.ok()) {
       console.Say(absl::StrCat(domain_label, ": bus ", bus.id, " device ", item.number, " (",
                                item.entry.type,
@@ -155,7 +163,7 @@ int AwaitBus(Store& store, const std::string& domain_label, const BusAddress& bu
     }
     console.Complain(absl::StrCat(item.label, ": ", answer.message()));
     // What was there before stays, and can be tried once more.
-    if (!item.Known()) xenstore::RemoveDevice(store, bus, item.number).IgnoreError();
+    if (!item.Known()) xenstore::RemoveEntry(store, {bus, item.number, item.id}).IgnoreError();
     exit = kExitRefused;
   }
   if (exit != kExitDone && created_bus) {

@@ -67,11 +67,15 @@ Waiting WhomOf(const std::vector<DeviceFacts>& devices, const BusAddress& bus,
   return waiting;
 }
 
-// Waits until `node` below `directory` is gone; while it is there, `whom` says whose doing that is.
-// What it returns last is returned; nullopt: it is gone.
-absl::StatusOr<std::optional<Waiting>> AwaitEnd(
-    const Arguments& arguments, Store& store, const std::string& what, const std::string& directory,
-    absl::string_view node, absl::FunctionRef<Waiting()> whom, Console console) {
+// Waits until what was asked to go is not `there` any more, also when something else has its place;
+// `directory` changes with it. While it is there, `whom` says whose doing that is. What it returns
+// last is returned; nullopt: it is gone.
+absl::StatusOr<std::optional<Waiting>> AwaitEnd(const Arguments& arguments, Store& store,
+                                                const std::string& what,
+                                                const std::string& directory,
+                                                absl::FunctionRef<absl::StatusOr<bool>()> there,
+                                                absl::FunctionRef<Waiting()> whom,
+                                                Console console) {
   // A driver may take as long as it needs.
   const bool patient = !arguments.timeout_given && !arguments.force;
   const absl::Time begin = absl::Now();
@@ -87,18 +91,17 @@ absl::StatusOr<std::optional<Waiting>> AwaitEnd(
     // Most removals take no time worth a word.
     const bool quiet = absl::Now() - begin < kQuietWait;
     const absl::Duration step = quiet ? kQuietWait : kServerInterval;
-    absl::StatusOr<bool> met = WaitFor(
-        store, directory, std::min(std::max(left, absl::ZeroDuration()), step),
-        [&]() -> absl::StatusOr<bool> {
-          absl::StatusOr<std::string> value = store.Read(absl::StrCat(directory, "/", node));
-          if (absl::IsNotFound(value.status())) return true;
-          if (!value.ok()) return value.status();
-          return !quiet && whom().text != now.text;
-        });
+    absl::StatusOr<bool> met =
+        WaitFor(store, directory, std::min(std::max(left, absl::ZeroDuration()), step),
+                [&]() -> absl::StatusOr<bool> {
+                  absl::StatusOr<bool> still = there();
+                  if (!still.ok() || !*still) return still.ok() ? true : still;
+                  return !quiet && whom().text != now.text;
+                });
     if (!met.ok()) return met.status();
-    absl::StatusOr<std::string> value = store.Read(absl::StrCat(directory, "/", node));
-    if (absl::IsNotFound(value.status())) return std::optional<Waiting>();
-    if (!value.ok()) return value.status();
+    absl::StatusOr<bool> still = there();
+    if (!still.ok()) return still.status();
+    if (!*still) return std::optional<Waiting>();
     now = whom();
     if (patient && now.whom == WaitsFor::kVmsgd && since == absl::InfiniteFuture()) {
       since = absl::Now();
@@ -141,27 +144,32 @@ void TellForced(absl::string_view what, const Waiting& waiting, absl::string_vie
   console.Complain(absl::StrCat(what, ": ", waiting.text, ". ", removed, held));
 }
 
+absl::StatusOr<bool> AsThere(const absl::Status& read) {
+  if (absl::IsNotFound(read)) return false;
+  if (!read.ok()) return read;
+  return true;
+}
+
 absl::Status DetachDevice(const Arguments& arguments, Store& store, const BusAddress& bus,
                           const Servers& servers, Console console) {
   const uint16_t number = *arguments.device;
   const std::string what = absl::StrCat(xenstore::DomainLabel(store, bus.frontend), ": bus ",
                                         bus.id, " device ", number);
-  if (absl::Status status = xenstore::RequestDeviceRemoval(store, bus, number, arguments.force);
-      !status.ok()) {
-    return status;
-  }
+  absl::StatusOr<xenstore::EntryAddress> entry =
+      xenstore::RequestDeviceRemoval(store, bus, number, arguments.force);
+  if (!entry.ok()) return entry.status();
+  const auto there = [&] { return AsThere(xenstore::RequireEntry(store, *entry)); };
   const auto whom = [&] {
     absl::StatusOr<DeviceFacts> device = ReadDevice(store, bus, number);
     return WhomOf(device.ok() ? std::vector<DeviceFacts>{*device} : std::vector<DeviceFacts>(), bus,
                   servers);
   };
-  absl::StatusOr<std::optional<Waiting>> left = AwaitEnd(
-      arguments, store, what, absl::StrCat(bus.BackendPath(), "/", xenstore::kDevice, "/", number),
-      xenstore::kType, whom, console);
+  absl::StatusOr<std::optional<Waiting>> left =
+      AwaitEnd(arguments, store, what, entry->Path(), there, whom, console);
   if (!left.ok()) return left.status();
   if (left->has_value()) {
     if (!arguments.force) return NotEnded(what, **left, arguments.timeout);
-    absl::Status removed = xenstore::RemoveLeavingDevice(store, bus, number);
+    absl::Status removed = xenstore::RemoveLeavingEntry(store, *entry);
     if (!removed.ok() && !absl::IsNotFound(removed)) return removed;
     TellForced(what, **left, "The entry was removed", console);
     if ((*left)->server.answer != Liveness::Answer::kNone) {
@@ -181,12 +189,21 @@ absl::Status DetachBus(const Arguments& arguments, Store& store, const BusAddres
       !status.ok()) {
     return status;
   }
+  const auto there = [&]() -> absl::StatusOr<bool> {
+    absl::StatusOr<bool> exists =
+        AsThere(store.Read(absl::StrCat(bus.BackendPath(), "/", xenstore::kState)).status());
+    if (!exists.ok() || !*exists) return exists;
+    absl::StatusOr<std::string> online =
+        store.Read(absl::StrCat(bus.BackendPath(), "/", xenstore::kOnline));
+    // Made anew since, it is wanted.
+    return online.ok() ? *online == "0" : AsThere(online.status());
+  };
   const auto whom = [&] {
     absl::StatusOr<BusFacts> facts = ReadBus(store, bus);
     return WhomOf(facts.ok() ? facts->devices : std::vector<DeviceFacts>(), bus, servers);
   };
   absl::StatusOr<std::optional<Waiting>> left =
-      AwaitEnd(arguments, store, what, bus.BackendPath(), xenstore::kState, whom, console);
+      AwaitEnd(arguments, store, what, bus.BackendPath(), there, whom, console);
   if (!left.ok()) return left.status();
   if (left->has_value()) {
     if (!arguments.force) return NotEnded(what, **left, arguments.timeout);

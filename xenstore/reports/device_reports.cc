@@ -15,18 +15,39 @@ std::string NodeOf(absl::string_view entry, absl::string_view node) {
   return absl::StrCat(entry, "/", node);
 }
 
+absl::Status WriteAnswer(NodeAccess& nodes, const std::string& entry, const absl::Status& result) {
+  if (result.ok()) {
+    if (absl::Status removed = nodes.Remove(NodeOf(entry, kHotplugError));
+        !removed.ok() && !absl::IsNotFound(removed)) {
+      return removed;
+    }
+    return nodes.Write(NodeOf(entry, kHotplugStatus), kStatusConnected);
+  }
+  if (absl::Status status = nodes.Write(NodeOf(entry, kHotplugError), ErrorText(result));
+      !status.ok()) {
+    return status;
+  }
+  return nodes.Write(NodeOf(entry, kHotplugStatus), kStatusError);
+}
+
 }  // namespace
 
-absl::Status ReportRemoval(Store& store, const BusAddress& bus, uint16_t device,
-                           const char* status) {
-  const std::string entry = absl::StrCat(bus.BackendPath(), "/", kDevice, "/", device);
+absl::Status ReportRemoval(Store& store, const EntryAddress& entry, const char* status) {
   return store.Transaction([&](NodeAccess& nodes) -> absl::Status {
-    absl::StatusOr<bool> leaving = IsLeaving(nodes, bus, device);
+    if (absl::Status same = RequireEntry(nodes, entry); !same.ok()) return same;
+    absl::StatusOr<bool> leaving = IsLeaving(nodes, entry.bus, entry.number);
     if (!leaving.ok()) return leaving.status();
     if (!*leaving) {
-      return absl::FailedPreconditionError(absl::StrCat(entry, " is another entry by now"));
+      return absl::FailedPreconditionError(absl::StrCat(entry.Path(), " is another entry by now"));
     }
-    return nodes.Write(NodeOf(entry, kHotplugStatus), status);
+    return nodes.Write(NodeOf(entry.Path(), kHotplugStatus), status);
+  });
+}
+
+absl::Status ReportDevice(Store& store, const EntryAddress& entry, const absl::Status& result) {
+  return store.Transaction([&](NodeAccess& nodes) {
+    absl::Status same = RequireEntry(nodes, entry);
+    return same.ok() ? WriteAnswer(nodes, entry.Path(), result) : same;
   });
 }
 
@@ -35,55 +56,34 @@ absl::Status ReportDevice(Store& store, const BusAddress& bus, absl::string_view
   const std::string entry = absl::StrCat(bus.BackendPath(), "/", kDevice, "/", device);
   return store.Transaction([&](NodeAccess& nodes) {
     // A write would bring back an entry that was removed.
-    if (absl::StatusOr<std::string> type = nodes.Read(NodeOf(entry, kType)); !type.ok()) {
-      return type.status();
-    }
-    if (result.ok()) {
-      if (absl::Status removed = nodes.Remove(NodeOf(entry, kHotplugError));
-          !removed.ok() && !absl::IsNotFound(removed)) {
-        return removed;
-      }
-      return nodes.Write(NodeOf(entry, kHotplugStatus), kStatusConnected);
-    }
-    if (absl::Status status = nodes.Write(NodeOf(entry, kHotplugError), ErrorText(result));
-        !status.ok()) {
-      return status;
-    }
-    return nodes.Write(NodeOf(entry, kHotplugStatus), kStatusError);
+    absl::Status there = nodes.Read(NodeOf(entry, kType)).status();
+    return there.ok() ? WriteAnswer(nodes, entry, result) : there;
   });
 }
 
-absl::Status ReportIoErrors(Store& store, const BusAddress& bus, uint16_t device, uint64_t count,
+absl::Status ReportIoErrors(Store& store, const EntryAddress& entry, uint64_t count,
                             absl::string_view last) {
-  const std::string entry = absl::StrCat(bus.BackendPath(), "/", kDevice, "/", device);
   return store.Transaction([&](NodeAccess& nodes) {
-    // As above.
-    if (absl::StatusOr<std::string> type = nodes.Read(NodeOf(entry, kType)); !type.ok()) {
-      return type.status();
-    }
+    if (absl::Status same = RequireEntry(nodes, entry); !same.ok()) return same;
     const std::pair<const char*, std::string> values[] = {{kIoErrors, absl::StrCat(count)},
                                                           {kIoError, std::string(last)}};
     for (const auto& [name, value] : values) {
-      absl::Status status =
-          count == 0 ? nodes.Remove(NodeOf(entry, name)) : nodes.Write(NodeOf(entry, name), value);
+      const std::string node = NodeOf(entry.Path(), name);
+      absl::Status status = count == 0 ? nodes.Remove(node) : nodes.Write(node, value);
       if (!status.ok() && !(count == 0 && absl::IsNotFound(status))) return status;
     }
     return absl::OkStatus();
   });
 }
 
-absl::Status NoteFoundKeys(Store& store, const BusAddress& bus, uint16_t number,
+absl::Status NoteFoundKeys(Store& store, const EntryAddress& entry,
                            const absl::btree_map<std::string, std::string>& keys) {
-  const std::string entry = absl::StrCat(bus.BackendPath(), "/", kDevice, "/", number);
   return store.Transaction([&](NodeAccess& nodes) -> absl::Status {
-    if (absl::StatusOr<std::string> type = nodes.Read(NodeOf(entry, kType)); !type.ok()) {
-      return type.status();
-    }
+    if (absl::Status same = RequireEntry(nodes, entry); !same.ok()) return same;
     for (const auto& [key, value] : keys) {
-      if (absl::Status written = nodes.Write(NodeOf(entry, absl::StrCat(kFoundPrefix, key)), value);
-          !written.ok()) {
-        return written;
-      }
+      absl::Status written =
+          nodes.Write(absl::StrCat(NodeOf(entry.Path(), kFoundKeys), "/", key), value);
+      if (!written.ok()) return written;
     }
     return absl::OkStatus();
   });

@@ -10,27 +10,28 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "xenstore/bus_nodes.h"
+#include "xenstore/entries/entry_id.h"
 #include "xenstore/store.h"
 
 namespace vmsg::xenstore {
 
 // The answer to a device entry: hotplug-status "connected", or "error" and the reason in
-// hotplug-error. NotFound: the entry is gone meanwhile; nothing was written.
+// hotplug-error. NotFound, here and below: the entry is gone meanwhile, or another one has its
+// number; nothing was written.
+absl::Status ReportDevice(Store& store, const EntryAddress& entry, const absl::Status& result);
+// The same of whatever is below device/ by this name.
 absl::Status ReportDevice(Store& store, const BusAddress& bus, absl::string_view device,
                           const absl::Status& result);
-// How far the removal that an entry's or its bus's `online` 0 asks for has got:
-// kStatusAsked or kStatusDraining. FailedPrecondition: this entry is to stay; it was made anew
-// meanwhile.
-absl::Status ReportRemoval(Store& store, const BusAddress& bus, uint16_t device,
-                           const char* status);
+// How far the removal that an entry's or its bus's `online` 0 asks for has got: kStatusAsked or
+// kStatusDraining. FailedPrecondition: this entry is to stay.
+absl::Status ReportRemoval(Store& store, const EntryAddress& entry, const char* status);
 
-// How many requests of a device failed at the disk, and the last one's text; 0: none, the
-// nodes go. NotFound: the entry is gone meanwhile; nothing was written.
-absl::Status ReportIoErrors(Store& store, const BusAddress& bus, uint16_t device, uint64_t count,
+// How many requests of a device failed at the disk, and the last one's text; 0: none, the nodes go.
+absl::Status ReportIoErrors(Store& store, const EntryAddress& entry, uint64_t count,
                             absl::string_view last);
-// Values that keys of a device entry have from now on where it says nothing of them, for
-// whoever serves it next. NotFound: the entry is gone meanwhile; nothing was written.
-absl::Status NoteFoundKeys(Store& store, const BusAddress& bus, uint16_t number,
+// Values that keys of a device entry have from now on where it says nothing of them, for whoever
+// serves it next.
+absl::Status NoteFoundKeys(Store& store, const EntryAddress& entry,
                            const absl::btree_map<std::string, std::string>& keys);
 
 }  // namespace vmsg::xenstore

@@ -23,6 +23,7 @@ constexpr char kDisksToken[] = "disks";
 constexpr char kBusesToken[] = "buses";
 // The device that a disk became, in its directory: for when we start again.
 constexpr char kOurDevice[] = "virtio-msg-device";
+constexpr char kOurEntry[] = "virtio-msg-entry";  // its id
 constexpr size_t kClaimEventsPerTurn = 256;
 constexpr size_t kClaimLooksPerTurn = 32;
 
@@ -107,13 +108,16 @@ absl::StatusOr<std::string> DiskClaims::ReadOrEmpty(const std::string& path) {
   return std::string();
 }
 
-absl::Status DiskClaims::WriteIfThere(const Key& key, const char* node, const std::string& value) {
+absl::Status DiskClaims::WriteIfThere(const Key& key, const Values& values, bool refused) {
   const std::string path = absl::StrCat(kDisks, "/", key.frontend, "/", key.id);
   return store_->Transaction([&](NodeAccess& nodes) -> absl::Status {
-    if (absl::Status exists = nodes.Read(absl::StrCat(path, "/", kState)).status(); !exists.ok()) {
-      return exists;
+    const std::string state = absl::StrCat(path, "/", kState);
+    if (absl::Status exists = nodes.Read(state).status(); !exists.ok()) return exists;
+    for (const auto& [node, value] : values) {
+      absl::Status written = nodes.Write(absl::StrCat(path, "/", node), value);
+      if (!written.ok()) return written;
     }
-    return nodes.Write(absl::StrCat(path, "/", node), value);
+    return refused ? nodes.Remove(state) : absl::OkStatus();
   });
 }
 
@@ -129,11 +133,13 @@ absl::Status DiskClaims::Look(const Key& key) {
     // Claimed before we started?
     absl::StatusOr<std::string> device = ReadOrEmpty(absl::StrCat(path, "/", kOurDevice));
     if (!device.ok()) return device.status();
+    absl::StatusOr<std::string> id = ReadOrEmpty(absl::StrCat(path, "/", kOurEntry));
+    if (!id.ok()) return id.status();
     if (absl::StatusOr<uint64_t> number = ParseDecimal(*device, kOurDevice, 0, UINT16_MAX);
         number.ok()) {
       known = disks_
                   .emplace(key, Disk{.ready = ours == XenbusState::kInitWait,
-                                     .number = static_cast<uint16_t>(*number)})
+                                     .entry = {bus(key), static_cast<uint16_t>(*number), *id}})
                   .first;
     }
   }
@@ -171,43 +177,50 @@ absl::Status DiskClaims::Claim(const Key& key) {
   AttachPlan plan = PlanAttachment(key.frontend, self_, {std::move(item)});
   auto created = WriteAttachment(*store_, plan, "");
   if (!created.ok()) return Refuse(key, created.status());
-  const uint16_t number = plan.buses.begin()->second[0].number;
-  disks_[key] = {.ready = false, .leaving = false, .number = number};
-  absl::Status noted = WriteIfThere(key, kOurDevice, absl::StrCat(number));
+  const AttachItem& made = plan.buses.begin()->second[0];
+  disks_[key] = {.entry = {bus(key), made.number, made.id}};
+  absl::Status noted =
+      WriteIfThere(key, {{kOurEntry, made.id}, {kOurDevice, absl::StrCat(made.number)}});
   look_.insert(key);
   return absl::IsNotFound(noted) ? absl::OkStatus() : noted;
 }
 
 absl::Status DiskClaims::Follow(const Key& key, Disk& disk) {
   if (disk.ready) return absl::OkStatus();
-  const std::string device =
-      absl::StrCat(bus(key).BackendPath(), "/", kDevice, "/", disk.number, "/");
-  absl::StatusOr<std::string> status = ReadOrEmpty(absl::StrCat(device, kHotplugStatus));
-  if (!status.ok()) return status.status();
-  if (*status == kStatusConnected) {
+  std::string status, reason;
+  absl::Status read = store_->Transaction([&](NodeAccess& nodes) -> absl::Status {
+    if (absl::Status same = RequireEntry(nodes, disk.entry); !same.ok()) return same;
+    const auto value = [&](const char* node) {
+      return nodes.Read(absl::StrCat(disk.entry.Path(), "/", node)).value_or("");
+    };
+    status = value(kHotplugStatus);
+    reason = value(kHotplugError);
+    return absl::OkStatus();
+  });
+  // Detached by hand before it was answered.
+  if (absl::IsNotFound(read)) return absl::OkStatus();
+  if (!read.ok()) return read;
+  if (status == kStatusConnected) {
     disk.ready = true;
     log_(false, absl::StrCat(GuestLabel(*store_, key.frontend), ": standalone disk ", key.id,
-                             " is bus 0 device ", disk.number));
-    return WriteIfThere(key, kState, StateText(XenbusState::kInitWait));
+                             " is bus 0 device ", disk.entry.number));
+    return WriteIfThere(key, {{kState, StateText(XenbusState::kInitWait)}});
   }
-  if (*status != kStatusError) return absl::OkStatus();  // vmsgd has not answered yet
-  absl::StatusOr<std::string> reason = ReadOrEmpty(absl::StrCat(device, kHotplugError));
-  if (!reason.ok()) return reason.status();
-  RemoveDevice(*store_, bus(key), disk.number).IgnoreError();
+  if (status != kStatusError) return absl::OkStatus();  // vmsgd has not answered yet
+  RemoveEntry(*store_, disk.entry).IgnoreError();
   disks_.erase(key);
-  return Refuse(key, absl::InvalidArgumentError(*reason));
+  return Refuse(key, absl::InvalidArgumentError(reason));
 }
 
 // libxl waits for 6, and removes the directory afterwards.
 absl::Status DiskClaims::Leave(const Key& key, Disk& disk) {
-  const std::string device = absl::StrCat(bus(key).BackendPath(), "/", kDevice, "/", disk.number);
-  absl::StatusOr<std::string> type = ReadOrEmpty(absl::StrCat(device, "/", kType));
-  if (!type.ok()) return type.status();
-  if (!type->empty()) {
+  absl::Status there = RequireEntry(*store_, disk.entry);
+  if (!there.ok() && !absl::IsNotFound(there)) return there;
+  if (there.ok()) {
     if (std::exchange(disk.leaving, true)) return absl::OkStatus();
     // libxl takes such a disk away only with its guest, which is paused by then: its driver does
     // not answer.
-    absl::Status asked = RequestDeviceRemoval(*store_, bus(key), disk.number, /*force=*/true);
+    absl::Status asked = RequestEntryRemoval(*store_, disk.entry, /*force=*/true);
     return absl::IsNotFound(asked) ? absl::OkStatus() : asked;
   }
   disks_.erase(key);
@@ -216,18 +229,18 @@ absl::Status DiskClaims::Leave(const Key& key, Disk& disk) {
   if (!state.ok()) return state.status();
   // Written once: we see our own writes, too.
   if (*state == StateText(XenbusState::kClosed)) return absl::OkStatus();
-  absl::Status written = WriteIfThere(key, kState, StateText(XenbusState::kClosed));
+  absl::Status written = WriteIfThere(key, {{kState, StateText(XenbusState::kClosed)}});
   return absl::IsNotFound(written) ? absl::OkStatus() : written;
 }
 
 absl::Status DiskClaims::Refuse(const Key& key, const absl::Status& reason) {
   log_(true, absl::StrCat(GuestLabel(*store_, key.frontend), ": standalone disk ", key.id,
                           " refused: ", reason.message()));
-  const std::string path = absl::StrCat(kDisks, "/", key.frontend, "/", key.id, "/");
   absl::Status status =
-      WriteIfThere(key, kHotplugError, std::string(reason.message().substr(0, 1024)));
-  if (status.ok()) status = store_->Write(absl::StrCat(path, kHotplugStatus), kStatusError);
-  if (status.ok()) status = store_->Remove(absl::StrCat(path, kState));
+      WriteIfThere(key,
+                   {{kHotplugError, std::string(reason.message().substr(0, 1024))},
+                    {kHotplugStatus, kStatusError}},
+                   /*refused=*/true);
   return absl::IsNotFound(status) ? absl::OkStatus() : status;
 }
 

@@ -8,11 +8,14 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/container/btree_map.h"
 #include "absl/container/btree_set.h"
 #include "absl/status/statusor.h"
 #include "xenstore/bus_nodes.h"
+#include "xenstore/entries/entry_id.h"
 #include "xenstore/store.h"
 
 namespace vmsg::xenstore {
@@ -47,7 +50,7 @@ class DiskClaims {
   struct Disk {
     bool ready = false;    // state 2 was written
     bool leaving = false;  // its device was asked to go
-    uint16_t number = 0;   // of its device
+    EntryAddress entry;    // its device
   };
 
   DiskClaims(Store* store, uint16_t self, Log log)
@@ -62,7 +65,9 @@ class DiskClaims {
   absl::Status Refuse(const Key& key, const absl::Status& reason);
   absl::StatusOr<std::string> ReadOrEmpty(const std::string& path);
   // Outside a transaction nothing keeps a directory from going: a write must not bring it back.
-  absl::Status WriteIfThere(const Key& key, const char* node, const std::string& value);
+  // `refused`: its state goes.
+  using Values = std::vector<std::pair<std::string, std::string>>;
+  absl::Status WriteIfThere(const Key& key, const Values& values, bool refused = false);
   BusAddress bus(const Key& key) const { return {key.frontend, self_, 0}; }
 
   Store* const store_;

@@ -22,6 +22,7 @@ namespace {
 struct Attached {
   uint32_t bus = 0;
   uint16_t number = 0;
+  std::string id;
   std::string config;  // the file that it is from; empty: none
   std::string type;
   absl::btree_map<std::string, std::string> keys;
@@ -63,9 +64,7 @@ absl::StatusOr<Attached> Read(NodeAccess& nodes, const BusAddress& bus, uint16_t
   for (const std::string& name : *names) {
     absl::StatusOr<std::string> value = nodes.Read(absl::StrCat(path, "/", name));
     if (!value.ok()) return value.status();
-    if (name == kFromConfig) {
-      device.config = *std::move(value);
-    } else if (name == kType) {
+    if (name == kType) {
       device.type = *std::move(value);
     } else if (name == kDeviceOnline) {
       device.leaving = *value == "0";
@@ -75,6 +74,12 @@ absl::StatusOr<Attached> Read(NodeAccess& nodes, const BusAddress& bus, uint16_t
       device.keys.emplace(name, *std::move(value));
     }
   }
+  absl::StatusOr<std::string> id = ReadEntryId(nodes, path);
+  if (!id.ok()) return id.status();
+  device.id = *std::move(id);
+  absl::StatusOr<std::string> config = nodes.Read(absl::StrCat(path, "/", kFromConfig));
+  if (!config.ok() && !absl::IsNotFound(config.status())) return config.status();
+  device.config = config.value_or("");
   return device;
 }
 
@@ -193,7 +198,11 @@ absl::Status MatchWhatIsThere(NodeAccess& nodes, AttachPlan& plan, const std::st
       }
     }
   }
-  MatchItems(plan, [&](AttachItem& item) { item.attached = Find(attached, item) != nullptr; });
+  MatchItems(plan, [&](AttachItem& item) {
+    const Attached* device = Find(attached, item);
+    item.attached = device != nullptr;
+    item.id = item.attached ? device->id : NewEntryId();
+  });
   MatchItems(plan, [&](AttachItem& item) {
     const Attached* device = Find(refused, item);
     item.retried = device != nullptr;
@@ -243,7 +252,8 @@ absl::StatusOr<absl::btree_map<uint32_t, DeviceCreation>> WriteAttachment(
       devices.reserve(items.size());
       for (const AttachItem& item : items) {
         if (item.attached) continue;
-        devices.push_back({item.number, item.entry.type, item.entry.keys, item.from_config});
+        devices.push_back(
+            {item.number, item.entry.type, item.entry.keys, item.from_config, item.id});
       }
       if (devices.empty()) continue;
       absl::StatusOr<DeviceCreation> creation = AddDevicesWithin(nodes, plan.bus(id), devices);

@@ -25,6 +25,7 @@ struct AttachItem {
   bool attached = false;         // it was already, under that number: nothing was written
   bool retried = false;          // it was refused under that number, and is tried again as it reads
   std::string from_config = {};  // the file that the entry is noted to be from; empty: none
+  std::string id = {};           // of the entry that was written, or was there
 
   bool Known() const { return attached || retried; }
 };

@@ -154,10 +154,19 @@ absl::Status AddDevice(NodeAccess& nodes, const BusAddress& bus, const DeviceNod
                                                  " already; detach it first, or take another num"));
   }
   std::vector<std::pair<std::string, std::string>> values(device.keys.begin(), device.keys.end());
-  if (!device.from_config.empty()) values.emplace_back(kFromConfig, device.from_config);
   values.emplace_back(kDeviceOnline, "1");
   values.emplace_back(kType, device.type);
+  if (!device.id.empty()) values.emplace_back(kEntryId, device.id);
+  if (!device.from_config.empty()) values.emplace_back(kFromConfig, device.from_config);
   return WriteAll(nodes, path, values);
+}
+
+absl::Status AskToLeave(NodeAccess& nodes, const EntryAddress& entry, bool force) {
+  if (absl::Status same = RequireEntry(nodes, entry); !same.ok()) return same;
+  std::vector<std::pair<std::string, std::string>> values;
+  if (force) values.emplace_back(kDeviceForce, "1");
+  values.emplace_back(kDeviceOnline, "0");
+  return WriteAll(nodes, entry.Path(), values);
 }
 
 absl::Status MadeAnew(const BusAddress& bus) {
@@ -213,25 +222,31 @@ absl::StatusOr<DeviceCreation> AddDevices(Store& store, const BusAddress& bus,
   return creation;
 }
 
-absl::Status RequestDeviceRemoval(Store& store, const BusAddress& bus, uint16_t number,
-                                  bool force) {
-  return store.Transaction([&](NodeAccess& nodes) -> absl::Status {
-    const std::string path = DevicePath(bus, number);
-    absl::StatusOr<bool> exists = Exists(nodes, absl::StrCat(path, "/", kType));
-    if (!exists.ok()) return exists.status();
-    if (!*exists) {
-      return absl::NotFoundError(
-          absl::StrCat("bus ", bus.id, " of domain ", bus.frontend, " has no device ", number));
-    }
-    std::vector<std::pair<std::string, std::string>> values;
-    if (force) values.emplace_back(kDeviceForce, "1");
-    values.emplace_back(kDeviceOnline, "0");
-    return WriteAll(nodes, path, values);
+absl::StatusOr<EntryAddress> RequestDeviceRemoval(Store& store, const BusAddress& bus,
+                                                  uint16_t number, bool force) {
+  EntryAddress entry{bus, number, ""};
+  absl::Status status = store.Transaction([&](NodeAccess& nodes) -> absl::Status {
+    absl::StatusOr<std::string> id = ReadEntryId(nodes, entry.Path());
+    if (!id.ok()) return id.status();
+    entry.id = *std::move(id);
+    absl::Status asked = AskToLeave(nodes, entry, force);
+    if (!absl::IsNotFound(asked)) return asked;
+    return absl::NotFoundError(
+        absl::StrCat("bus ", bus.id, " of domain ", bus.frontend, " has no device ", number));
   });
+  if (!status.ok()) return status;
+  return entry;
 }
 
-absl::Status RemoveDevice(Store& store, const BusAddress& bus, uint16_t number) {
-  return store.Remove(DevicePath(bus, number));
+absl::Status RequestEntryRemoval(Store& store, const EntryAddress& entry, bool force) {
+  return store.Transaction([&](NodeAccess& nodes) { return AskToLeave(nodes, entry, force); });
+}
+
+absl::Status RemoveEntry(Store& store, const EntryAddress& entry) {
+  return store.Transaction([&](NodeAccess& nodes) {
+    absl::Status same = RequireEntry(nodes, entry);
+    return same.ok() ? nodes.Remove(entry.Path()) : same;
+  });
 }
 
 absl::StatusOr<bool> IsLeaving(NodeAccess& nodes, const BusAddress& bus, uint16_t number) {
@@ -243,15 +258,15 @@ absl::StatusOr<bool> IsLeaving(NodeAccess& nodes, const BusAddress& bus, uint16_
   return online.ok() && *online == "0";
 }
 
-absl::Status RemoveLeavingDevice(Store& store, const BusAddress& bus, uint16_t number) {
+absl::Status RemoveLeavingEntry(Store& store, const EntryAddress& entry) {
   return store.Transaction([&](NodeAccess& nodes) -> absl::Status {
-    const std::string path = DevicePath(bus, number);
-    absl::StatusOr<bool> leaving = IsLeaving(nodes, bus, number);
+    if (absl::Status same = RequireEntry(nodes, entry); !same.ok()) return same;
+    absl::StatusOr<bool> leaving = IsLeaving(nodes, entry.bus, entry.number);
     if (!leaving.ok()) return leaving.status();
     if (!*leaving) {
-      return absl::NotFoundError(absl::StrCat(path, " is another entry by now, and stays"));
+      return absl::NotFoundError(absl::StrCat(entry.Path(), " is another entry by now, and stays"));
     }
-    return nodes.Remove(path);
+    return nodes.Remove(entry.Path());
   });
 }
 

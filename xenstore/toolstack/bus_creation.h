@@ -10,6 +10,7 @@
 #include "absl/container/btree_map.h"
 #include "absl/status/statusor.h"
 #include "xenstore/bus_nodes.h"
+#include "xenstore/entries/entry_id.h"
 #include "xenstore/store.h"
 
 namespace vmsg::xenstore {
@@ -19,7 +20,8 @@ struct DeviceNodesToWrite {
   uint16_t number = 0;
   std::string type;
   absl::btree_map<std::string, std::string> keys;
-  std::string from_config;  // the file that names it; empty: none
+  std::string from_config = {};  // the file that names it; empty: none
+  std::string id = {};           // NewEntryId
 };
 
 struct DeviceCreation {
@@ -40,14 +42,18 @@ absl::StatusOr<DeviceCreation> AddDevicesWithin(NodeAccess& nodes, const BusAddr
 
 // Asks the backend to remove a device: online=0, and force=1 when it shall not wait for the
 // driver. NotFound: no such device.
-absl::Status RequestDeviceRemoval(Store& store, const BusAddress& bus, uint16_t number, bool force);
-// Removes the nodes of an entry that no backend serves. NotFound: no such device.
-absl::Status RemoveDevice(Store& store, const BusAddress& bus, uint16_t number);
+// Returned is which one that is.
+absl::StatusOr<EntryAddress> RequestDeviceRemoval(Store& store, const BusAddress& bus,
+                                                  uint16_t number, bool force);
+// The same of this entry. NotFound, here and below: it is gone, or another one has its number,
+// which is left alone.
+absl::Status RequestEntryRemoval(Store& store, const EntryAddress& entry, bool force);
+// Removes the nodes of an entry that no backend serves.
+absl::Status RemoveEntry(Store& store, const EntryAddress& entry);
 // Its own removal, or its bus's, was asked for. NotFound: no such device.
 absl::StatusOr<bool> IsLeaving(NodeAccess& nodes, const BusAddress& bus, uint16_t number);
-// The same after such a request. NotFound: also when the entry that is there now is another
-// one, which was made since.
-absl::Status RemoveLeavingDevice(Store& store, const BusAddress& bus, uint16_t number);
+// Removes the nodes after such a request. NotFound: also when the entry is to stay.
+absl::Status RemoveLeavingEntry(Store& store, const EntryAddress& entry);
 
 // Asks the backend to end the bus: online=0, and force=1 when it shall not wait for the drivers.
 // NotFound: no such bus.

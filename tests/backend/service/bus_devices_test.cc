@@ -126,7 +126,7 @@ class BusDevicesTest : public ::testing::Test {
     control_->AddDevice({.number = number, .type = type, .keys = keys});
   }
   void RemoveEntry(uint16_t number) {
-    ASSERT_TRUE(xenstore::RemoveDevice(*store_, bus_, number).ok());
+    ASSERT_TRUE(xenstore::RemoveEntry(*store_, {bus_, number, ""}).ok());
     control_->DeviceVanished(number);
   }
   void Frontend(XenbusState state) {

@@ -125,7 +125,7 @@ TEST_F(HotplugTest, EntryThatVanishesTakesItsDeviceWithIt) {
   WaitFor(bus_, Node(7, "hotplug-status"), "connected");
   auto connection = Connect(guest_);
   ASSERT_TRUE(connection.ok()) << connection.status();
-  ASSERT_TRUE(xenstore::RemoveDevice(*store_, bus_, 7).ok());
+  ASSERT_TRUE(xenstore::RemoveEntry(*store_, {bus_, 7, ""}).ok());
   // The number is served again once it is gone.
   AddEntry(7, "rng");
   WaitFor(bus_, Node(7, "hotplug-status"), "connected");
@@ -178,7 +178,7 @@ TEST_F(HotplugTest, DiskErrorsStandInTheEntryUntilItIsOpenedAnew) {
   ASSERT_EQ(truncate(path.c_str(), 65536), 0);
   AddEntry(5, "blk", {{"path", path}});
   WaitFor(bus_, Node(5, "hotplug-status"), "connected");
-  EXPECT_EQ(Read(bus_, Node(5, "io-errors")), "(none)");
+  EXPECT_EQ(Read(bus_, Node(5, "type/io-errors")), "(none)");
   {
     auto connection = Connect(guest_);
     ASSERT_TRUE(connection.ok()) << connection.status();
@@ -192,14 +192,15 @@ TEST_F(HotplugTest, DiskErrorsStandInTheEntryUntilItIsOpenedAnew) {
     EXPECT_TRUE((*disk)->Read(32768, block->address(), 4096, deadline).ok());
     ASSERT_EQ(truncate(path.c_str(), 4096), 0);
     EXPECT_FALSE((*disk)->Read(32768, block->address(), 4096, deadline).ok());
-    WaitFor(bus_, Node(5, "io-errors"), "1");
-    EXPECT_EQ(Read(bus_, Node(5, "io-error")), "read of 4096 bytes at 32768: the file ends before");
+    WaitFor(bus_, Node(5, "type/io-errors"), "1");
+    EXPECT_EQ(Read(bus_, Node(5, "type/io-error")),
+              "read of 4096 bytes at 32768: the file ends before");
   }
   StopService();
   ASSERT_EQ(truncate(path.c_str(), 65536), 0);
   StartService();
-  WaitFor(bus_, Node(5, "io-errors"), "(none)");
-  WaitFor(bus_, Node(5, "io-error"), "(none)");
+  WaitFor(bus_, Node(5, "type/io-errors"), "(none)");
+  WaitFor(bus_, Node(5, "type/io-error"), "(none)");
   std::remove(path.c_str());
 }
 

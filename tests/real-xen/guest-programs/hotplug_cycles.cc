@@ -106,7 +106,7 @@ absl::Status AttachDisk(Store& store, const xenstore::BusAddress& address, const
       Add(store, address, {.number = kBlk, .type = "blk", .keys = {{"path", image}}});
   if (status.ok()) status = AwaitStep(store, address.frontend, bus, absl::StrCat(disk));
   if (!status.ok() || last) return status;
-  status = xenstore::RequestDeviceRemoval(store, address, kBlk, /*force=*/disk % 2 == 0);
+  status = xenstore::RequestDeviceRemoval(store, address, kBlk, /*force=*/disk % 2 == 0).status();
   if (!status.ok()) return status;
   return AwaitGone(store, absl::StrCat(address.BackendPath(), "/", xenstore::kDevice, "/", kBlk,
                                        "/", xenstore::kType));

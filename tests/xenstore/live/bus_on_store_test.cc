@@ -111,7 +111,7 @@ TEST_F(BusOnStoreTest, DiscoveryInADriverDomain) {
   EXPECT_THAT(next(1), ElementsAre("device 5/2 9 blk{path=/b}"));
   ASSERT_TRUE(RequestDeviceRemoval(*dom0_, kBus, 9, false).ok());
   EXPECT_THAT(next(1), ElementsAre("remove 5/2 9"));
-  ASSERT_TRUE(RemoveDevice(*backend, kBus, 9).ok());
+  ASSERT_TRUE(RemoveEntry(*backend, {kBus, 9, ""}).ok());
   EXPECT_THAT(next(1), ElementsAre("device vanished 5/2 9"));
   ASSERT_TRUE(guest_->Remove(kBus.FrontendPath() + "/state").ok());
   EXPECT_THAT(next(1), ElementsAre("changed 5/2 front gone ours 1"));

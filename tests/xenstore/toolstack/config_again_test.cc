@@ -54,7 +54,7 @@ TEST_F(ConfigAgainTest, WhatWasRefusedMakesRoomForTheRepairedEntry) {
 TEST_F(ConfigAgainTest, WhatVmsgdFoundOutIsNoChangeOfTheEntry) {
   ASSERT_TRUE(Attach({"type=blk,path=/a"}).ok());
   Answer(0, "connected");
-  tree_.Set(Path(0) + "found-format", "raw");
+  tree_.Set(Path(0) + "type/found/format", "raw");
   EXPECT_TRUE(Attach({"type=blk,path=/a"}).ok());
   EXPECT_TRUE(plan_.buses[0][0].attached);
 }
@@ -104,7 +104,7 @@ TEST_F(ConfigAgainTest, WhatWasRefusedIsTriedAgainUnderItsNumberWhoeverAttachedI
   Answer(3, "error");
   ASSERT_TRUE(WriteAttachment(*store_, by_hand, "").ok());
   EXPECT_FALSE(tree_.Has(Path(3) + "hotplug-status"));
-  EXPECT_EQ(tree_.Value(Path(3) + "from-config"), "/etc/xen/g1.cfg");
+  EXPECT_EQ(tree_.Value(Path(3) + "type/from-config"), "/etc/xen/g1.cfg");
 }
 
 TEST_F(ConfigAgainTest, ACommitThatMeetsOthersLooksAgain) {

@@ -151,7 +151,7 @@ TEST_F(DiskClaimsTest, RemovedDiskIsClosedWhenItsDeviceIsGone) {
   EXPECT_EQ(Device("0/online"), "0");
   EXPECT_EQ(Device("0/force"), "1") << "the driver of a paused guest would not answer";
   EXPECT_EQ(Disk("state"), "5") << "the image is still in use";
-  ASSERT_TRUE(RemoveDevice(*toolstack_, kBusOfDisks, 0).ok());
+  ASSERT_TRUE(toolstack_->Remove(absl::StrCat(kBusOfDisks.BackendPath(), "/device/0")).ok());
   Settle();
   EXPECT_EQ(Disk("state"), "6");
   // libxl removes it then; it is not made again.
@@ -168,6 +168,28 @@ TEST_F(DiskClaimsTest, DiskWhoseBusWentWithTheGuestIsClosed) {
   tree_.Erase(kBusOfDisks.BackendPath());
   XlRemoves();
   Settle();
+  EXPECT_EQ(Disk("state"), "6");
+}
+
+// Its own was detached by hand, and its number given to another one.
+TEST_F(DiskClaimsTest, AnotherDeviceUnderTheNumberIsNotTakenForTheDisks) {
+  XlAdds();
+  Settle();
+  const auto others = [this] {
+    ASSERT_TRUE(toolstack_->Remove(absl::StrCat(kBusOfDisks.BackendPath(), "/device/0")).ok());
+    ASSERT_TRUE(
+        AddDevices(*toolstack_, kBusOfDisks, {{.number = 0, .type = "rng", .keys = {}}}).ok());
+  };
+  others();
+  VmsgdAnswers(absl::InvalidArgumentError("no"));
+  Settle();
+  EXPECT_EQ(Device("0/type"), "rng");
+  EXPECT_EQ(Disk("state"), "1");
+  claims_.reset();
+  Start();
+  XlRemoves();
+  Settle();
+  EXPECT_EQ(Device("0/online"), "1");
   EXPECT_EQ(Disk("state"), "6");
 }
 
@@ -190,7 +212,7 @@ TEST_F(DiskClaimsTest, DirectoryThatVanishedIsNotMadeAgain) {
   tree_.Erase(kDisk);
   Settle();
   EXPECT_EQ(Device("0/online"), "0");
-  ASSERT_TRUE(RemoveDevice(*toolstack_, kBusOfDisks, 0).ok());
+  ASSERT_TRUE(toolstack_->Remove(absl::StrCat(kBusOfDisks.BackendPath(), "/device/0")).ok());
   Settle();
   EXPECT_FALSE(tree_.Has(kDisk));
 }

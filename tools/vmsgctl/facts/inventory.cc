@@ -154,15 +154,22 @@ absl::StatusOr<DeviceFacts> ReadDevice(NodeAccess& nodes, const BusAddress& bus,
       device.status = *value;
     } else if (name == xenstore::kHotplugError) {
       device.error = *value;
-    } else if (name == xenstore::kIoErrors) {
-      device.io_errors = *value;
-    } else if (name == xenstore::kIoError) {
-      device.io_error = *value;
     } else if (name == xenstore::kDeviceOnline) {
       online = *value != "0";
     } else if (!xenstore::IsControlNode(name)) {
       device.parameters.emplace(name, *std::move(value));
     }
+  }
+  const auto note = [&](const char* node, std::string& text) {
+    absl::StatusOr<std::string> value = ReadOrEmpty(nodes, absl::StrCat(directory, "/", node));
+    if (value.ok()) text = *std::move(value);
+    return value.status();
+  };
+  for (const auto& [node, text] : {std::pair(xenstore::kEntryId, &device.id),
+                                   std::pair(xenstore::kFromConfig, &device.from_config),
+                                   std::pair(xenstore::kIoErrors, &device.io_errors),
+                                   std::pair(xenstore::kIoError, &device.io_error)}) {
+    if (absl::Status read = note(node, *text); !read.ok()) return read;
   }
   if (device.type.empty()) {
     return absl::NotFoundError(absl::StrCat(directory, " holds no device entry"));

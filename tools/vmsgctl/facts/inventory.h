@@ -26,6 +26,8 @@ enum class WaitsFor {
 
 struct DeviceFacts {
   uint16_t number = 0;
+  std::string id;           // see xenstore::kEntryId
+  std::string from_config;  // the file that it is from; empty: none
   std::string type;
   std::string status;  // "connected", "error", "removing" or "waiting"
   std::string error;
