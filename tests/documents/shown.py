@@ -38,6 +38,12 @@ SHOWN = {
     "CONTRIBUTING.md": {
         "tools/demo": NotRun("as in README.md; tools/lint takes long for the whole tree"),
     },
+    "docs/guest-linux.md": {
+        "apt-get install make gcc linux-headers-amd64": NotRun(
+            "tests/real-xen builds the module, for the kernel of its guests"),
+        "modprobe -a virtio_blk virtio-rng virtio_console": NotRun(
+            "the scenarios kernel/* of tests/real-xen load it in guests on a real Xen"),
+    },
     "docs/operations.md": {
         "cmake --preset release && cmake --build build/release":
             NotRun("is what built this; `packages` makes, installs and tries the packages"),

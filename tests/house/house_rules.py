@@ -11,10 +11,14 @@ import os
 import re
 import sys
 
-FOLDERS = ("text", "virtio-msg", "grants", "xenstore", "backend", "frontend-model", "tools",
+FOLDERS = ("text", "virtio-msg", "grants", "xenstore", "backend", "frontend-model", "linux", "tools",
            "packaging", "tests")
+# A part of Linux's kernel: its licence and its style, and it includes only Linux and itself.
+KERNEL = "linux/"
+KERNEL_HEADERS = ("linux/", "asm/", "xen/", "uapi/")
 MAX_LINES = 400
 MAX_SOURCES_IN_FOLDER = 12
+MAX_SOURCES_OF_THE_MODULE = 16  # Kbuild wants one folder
 VAGUE_NAMES = {"util", "utils", "helper", "helpers", "manager", "managers", "common", "misc"}
 SOURCE_SUFFIXES = (".cc", ".h", ".c", ".py", ".sh")
 
@@ -80,7 +84,7 @@ def is_source(path):
 
 
 def needs_licence(path):
-    return is_source(path) or os.path.basename(path) == "CMakeLists.txt"
+    return is_source(path) or os.path.basename(path) in ("CMakeLists.txt", "Kbuild")
 
 
 def include_rule(folder):
@@ -89,8 +93,20 @@ def include_rule(folder):
     return folder, MAY_INCLUDE[folder]
 
 
+def licence_rule(name, line):
+    """The rule that the first line of a file breaks, or None."""
+    wanted = "GPL-2.0-only" if name.startswith(KERNEL) else "Apache-2.0"
+    if re.fullmatch(rf"(//|#|/\*) SPDX-License-Identifier: {re.escape(wanted)}( \*/)?", line):
+        return None
+    return f"the first line must be SPDX-License-Identifier: {wanted}"
+
+
 def check_include(name, quote, header):
     """The rule that `#include "header"` in file `name` breaks, or None."""
+    if name.startswith(KERNEL):
+        if header.startswith(KERNEL_HEADERS) if quote == "<" else "/" not in header:
+            return None
+        return f"{KERNEL} may include the kernel's headers and its own, not {header}"
     if quote == "<":
         allowed = LIBRARY_ONLY_IN.get(header)
         if allowed and not name.startswith(allowed):
@@ -132,8 +148,9 @@ def check_file(root, name):
         lines = file.read().splitlines()
     first = 1 if lines and lines[0].startswith("#!") else 0
     licence = lines[first] if len(lines) > first else ""
-    if not re.fullmatch(r"(//|#) SPDX-License-Identifier: Apache-2\.0", licence):
-        yield name, first + 1, "the first line must be SPDX-License-Identifier: Apache-2.0"
+    rule = licence_rule(name, licence)
+    if rule:
+        yield name, first + 1, rule
     if len(lines) > MAX_LINES:
         yield name, MAX_LINES + 1, f"{len(lines)} lines, at most {MAX_LINES}: split by purpose"
     if not name.endswith((".cc", ".h", ".c")):
@@ -154,10 +171,11 @@ def check(root):
             below[:] = sorted(d for d in below if d != "__pycache__" and not d.startswith("."))
             names = [os.path.relpath(os.path.join(directory, f), root) for f in sorted(files)]
             sources = [name for name in names if is_source(os.path.join(root, name))]
-            if len(sources) > MAX_SOURCES_IN_FOLDER:
-                violations.append((sources[MAX_SOURCES_IN_FOLDER], 1,
+            most = MAX_SOURCES_OF_THE_MODULE if folder == "linux" else MAX_SOURCES_IN_FOLDER
+            if len(sources) > most:
+                violations.append((sources[most], 1,
                                    f"{os.path.relpath(directory, root)}/ has {len(sources)} source "
-                                   f"files, at most {MAX_SOURCES_IN_FOLDER}: split the folder"))
+                                   f"files, at most {most}: split the folder"))
             for name in names:
                 violations.extend(check_file(root, name))
     return violations

@@ -73,6 +73,21 @@ class HouseRules(unittest.TestCase):
         shell = "#!/bin/sh\n# SPDX-License-Identifier: Apache-2.0\n"
         self.assertEqual(self.check({"tools/a.sh": shell}), [])
 
+    def test_kernel_module(self):
+        kernel = "// SPDX-License-Identifier: GPL-2.0-only\n"
+        header = "/* SPDX-License-Identifier: GPL-2.0-only */\n"
+        self.assertEqual(self.check({
+            "linux/a.c": kernel + '#include <linux/slab.h>\n#include <xen/page.h>\n#include "a.h"\n',
+            "linux/a.h": header, "linux/Kbuild": "# SPDX-License-Identifier: GPL-2.0-only\n"}), [])
+        for text in ('#include "virtio-msg/codec.h"\n', "#include <stdio.h>\n"):
+            found = self.check({"linux/a.c": kernel + text})
+            self.assertEqual([(f, n) for f, n, _ in found], [("linux/a.c", 2)])
+        for name in ("linux/a.c", "linux/Kbuild"):
+            found = self.check({name: SPDX})
+            self.assertEqual([(f, n) for f, n, _ in found], [(name, 1)])
+        found = self.check({"tools/a.cc": kernel, "tools/b.cc": SPDX + '#include "linux/a.h"\n'})
+        self.assertEqual([(f, n) for f, n, _ in found], [("tools/a.cc", 1), ("tools/b.cc", 2)])
+
     def test_long_file(self):
         self.assertEqual(self.check({"grants/a.cc": SPDX + "\n" * 399}), [])
         found = self.check({"grants/a.cc": SPDX + "\n" * 400})

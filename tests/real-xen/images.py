@@ -5,6 +5,7 @@ import os
 import stat
 import subprocess
 
+import guest_module
 import packages
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -13,7 +14,9 @@ GUEST_MODULES = ["xenfs", "xen-evtchn", "xen-gntdev", "xen-gntalloc", "xen-privc
 DOM0_MODULES = GUEST_MODULES + ["brd"]
 # Loaded by dom0/init when it is time, by scenarios and by tests/benchmarks/xen.
 DOM0_LATER_MODULES = ["qemu-fw-cfg", "xen-blkback", "nvme", "crc32c_generic", "ext4"]
-GUEST_LATER_MODULES = ["xen-blkfront"]
+# In an order in which they can be loaded.
+GUEST_LATER_MODULES = ["xen-blkfront", "virtio-msg-xen", "virtio-blk", "virtio-rng", "virtio-console",
+                       "crc32c_generic", "ext4"]
 # Below the folder of a build. What only Dom0 runs is not in a guest: its memory holds the whole image.
 GUEST_PROGRAMS = ["bin/vmsgd", "bin/vmsg-frontend", "bin/disk-witness", "bin/hotplug-cycles", "bin/hasty-successor",
                   "bin/ends-of-access", "bin/await-line", "bin/guest-agent", "bin/xen-measure",
@@ -27,7 +30,8 @@ STORE_COMMANDS = ["read", "write", "ls", "rm", "list", "exists", "chmod", "watch
 def build(folder, built):
     """Writes `folder`/dom0.cpio, with the guest's kernel and image inside. built: the folder of a
     build."""
-    guest = _base(folder, built, GUEST_PROGRAMS, GUEST_MODULES, GUEST_LATER_MODULES)
+    ours = {"virtio-msg-xen": guest_module.build(folder)}
+    guest = _base(folder, built, GUEST_PROGRAMS, GUEST_MODULES, GUEST_LATER_MODULES, ours)
     guest.add_file("init", f"{HERE}/guest/init", 0o755)
     guest.add_file("usr/bin/contract-machine", f"{HERE}/guest/contract-machine", 0o755)
     dom0 = _base(folder, built, DOM0_PROGRAMS, DOM0_MODULES, DOM0_LATER_MODULES)
@@ -47,7 +51,7 @@ def build(folder, built):
         image.write(dom0.finish())
 
 
-def _base(folder, built, programs, modules, later):
+def _base(folder, built, programs, modules, later, ours=None):
     root = f"{folder}/root"
     image = _Image(folder)
     for name in ("dev/pts", "proc", "sys", "run", "tmp", "var/log/xen/console", "var/lib/xen", "etc/xen/auto"):
@@ -69,7 +73,7 @@ def _base(folder, built, programs, modules, later):
     image.add_file(f"{LIBRARIES}/libgcc_s.so.1", f"/{LIBRARIES}/libgcc_s.so.1".replace("/usr", "", 1), 0o755)
     image.add_link("lib/x86_64-linux-gnu", f"/{LIBRARIES}")
     image.add_bytes("etc/ld.so.conf", f"/{LIBRARIES}\n".encode(), 0o644)
-    image.add_modules(modules, later)
+    image.add_modules(modules, later, ours or {})
     return image
 
 
@@ -113,11 +117,11 @@ class _Image:
             elif words[0].startswith("/lib64/"):
                 self.add_file(words[0][1:], words[0], 0o755)
 
-    def add_modules(self, names, later):
+    def add_modules(self, names, later, ours):
         """The modules, in lib/modules/order those to load at the start, in their order, and in
-        lib/modules/NAME.order what a later one still needs, itself last."""
+        lib/modules/NAME.order what a later one still needs, itself last. ours: name: file."""
         release = packages.kernel_release(self.folder)
-        found = {}
+        found = dict(ours)
         for directory, _, files in os.walk(f"{self.folder}/root/lib/modules/{release}"):
             for file in files:
                 if file.endswith(".ko"):

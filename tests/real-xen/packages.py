@@ -15,6 +15,7 @@ PACKAGES = [
     "libxenmisc4.17", "libxencall1", "libxendevicemodel1", "libxenevtchn1",
     "libxenforeignmemory1", "libxengnttab1", "libxenstore4", "libxentoolcore1", "libxentoollog1",
     "libxenhypfs1", "libyajl2", "libaio1", "libfdt1", "libnl-3-200", "libnl-route-3-200",
+    "libelf1",  # of the tools that come with the kernel's headers
 ]
 
 
@@ -35,13 +36,21 @@ def fetch(folder):
            "-o", "Acquire::Retries=3", "-o", "APT::Sandbox::User=root"]
     debs = os.path.join(folder, "debs")
     _apt(["apt-get", *apt, "-q", "update"], debs)
-    kernel = _kernel_package(_apt(["apt-cache", *apt, "depends", KERNEL_METAPACKAGE], debs))
+    kernel = _depends(apt, debs, KERNEL_METAPACKAGE, "linux-image-")
+    headers = kernel.replace("linux-image-", "linux-headers-")
+    wanted_of_kernel = [kernel, headers, _depends(apt, debs, headers, "linux-headers-"),
+                        _depends(apt, debs, headers, "linux-kbuild-")]
     for deb in glob.glob(f"{debs}/*.deb"):
         os.unlink(deb)
-    _apt(["apt-get", *apt, "-q", "download", *PACKAGES, kernel], debs)
+    _apt(["apt-get", *apt, "-q", "download", *PACKAGES, *wanted_of_kernel], debs)
     root = os.path.join(folder, "root")
     for deb in sorted(glob.glob(f"{debs}/*.deb")):
         subprocess.run(["dpkg", "-x", deb, root], check=True)
+    makefile = os.path.join(kernel_headers(folder), "Makefile")
+    with open(makefile) as file:
+        text = file.read()
+    with open(makefile, "w") as file:
+        file.write(text.replace("include /usr/src/", f"include {root}/usr/src/"))
     with open(os.path.join(folder, "xen"), "wb") as xen:
         packed = glob.glob(f"{root}/boot/xen-4.17-amd64.gz")[0]
         xen.write(zlib.decompress(open(packed, "rb").read(), 31))
@@ -55,6 +64,10 @@ def kernel_release(folder):
     return os.listdir(os.path.join(folder, "root/lib/modules"))[0]
 
 
+def kernel_headers(folder):
+    return os.path.join(folder, "root/usr/src", f"linux-headers-{kernel_release(folder)}")
+
+
 def _apt(command, folder):
     try:
         ran = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, text=True,
@@ -66,11 +79,13 @@ def _apt(command, folder):
     return ran.stdout
 
 
-def _kernel_package(depends):
+def _depends(apt, folder, package, prefix):
+    """The package of this prefix that `package` depends on."""
+    depends = _apt(["apt-cache", *apt, "depends", package], folder)
     for line in depends.splitlines():
-        if "Depends: linux-image-" in line:
+        if f"Depends: {prefix}" in line:
             return line.split()[-1]
-    raise Unavailable(f"{KERNEL_METAPACKAGE} names no kernel:\n{depends}")
+    raise Unavailable(f"{package} depends on no {prefix}*:\n{depends}")
 
 
 def _unpack_kernel(path):
