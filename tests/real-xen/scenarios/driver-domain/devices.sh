@@ -2,7 +2,7 @@
 # vmsgd in the guest g1, a PV or a PVH one, serves the guest g2, with an image that only g1 has: what g2 reads and writes is
 # what is there, devices come and go, and nothing is left in g1 when g2 is destroyed.
 # machine: two pvh
-[ "$MACHINE" = two ] || make_guest pv g2 128
+[ "$MACHINE" = two ] || make_guest pv g2 144
 start_driver
 in_guest g1 'head -c 2m /dev/urandom >/srv/g2.img; cp /srv/g2.img /srv/second.img'
 content=$(in_guest g1 'sha256sum </srv/g2.img')

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Two guests at once, a PV and a PVH one: each sees its own devices and data, none of the other's.
 # machine: pvh
-make_guest pv g2 128
+make_guest pv g2 144
 start_vmsgd --config-dir=
 for guest in g1 g2; do
   head -c 8m /dev/urandom >/$guest.img

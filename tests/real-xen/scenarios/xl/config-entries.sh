@@ -10,7 +10,7 @@ device() { xenstore-read "/local/domain/0/backend/virtio-msg/$(domid "$1")/0/dev
 connected() { [ "$(device "$1" "$2" hotplug-status)" = connected ]; }                       # GUEST NUMBER
 # The guest's first process runs COMMAND, and says so when it has.
 create() { # NAME ENTRIES COMMAND [OPTION OF xl create]
-  write_config pv "$1" 128 "virtio_msg = [ $2 ]"
+  write_config pv "$1" 144 "virtio_msg = [ $2 ]"
   sed -i '/^extra = /d; s/^on_reboot = .*/on_reboot = "restart"/' "/etc/xen/$1.cfg"
   echo "extra = 'console=hvc0 rdinit=/init quiet panic=-1 FIRST=\"$3\"'" >>"/etc/xen/$1.cfg"
   xl create ${4:-} "/etc/xen/$1.cfg" >/dev/null 9>&-

@@ -7,7 +7,7 @@ mkdir -p /srv
 truncate -s 2M /srv/g1.img /srv/g2.img
 disk() { echo "vdev=xvdb,format=raw,backendtype=standalone,specification=virtio,access=rw,target=$1"; } # TARGET
 create() { # TARGET
-  write_config pv g2 128 "disk = [ \"$(disk "$1")\" ]"
+  write_config pv g2 144 "disk = [ \"$(disk "$1")\" ]"
   xl -vvv create -p /etc/xen/g2.cfg 9>&-
 }
 # xl waits 10 s for a backend, which a machine under load may take.
