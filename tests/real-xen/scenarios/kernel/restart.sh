@@ -1,31 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
 # A guest's mounted, busy file system goes on when vmsgd is killed or stopped and another is started:
 # no error reaches the guest, and nothing that was flushed is lost.
-# machine: pv
+# Two processors, two queues, a writer for each.
+# machine: dom0
 say "a file system that is written, flushed and compared without end"
 mkdir -p /srv
+make_guest pv g1 224 'vcpus = 2'
 truncate -s 32M /srv/g1.img
 mke2fs -q -t ext4 /srv/g1.img
 start_vmsgd --config-dir=
-vmsgctl attach g1 type=blk,path=/srv/g1.img
+vmsgctl attach g1 type=blk,path=/srv/g1.img,queues=2
 vmsgctl attach g1 type=rng
 load_drivers g1
 await_file g1 /dev/vda
-in_guest g1 'mkdir -p /mnt && mount -t ext4 /dev/vda /mnt && xenstore-write data/rounds 0
+expect_equal "queues" "$(in_guest g1 'ls /sys/block/vda/mq | wc -l')" 2
+in_guest g1 'mkdir -p /mnt && mount -t ext4 /dev/vda /mnt
   cat >/bin/rounds <<"END"
+# WRITER
 i=0
 while [ ! -e /tmp/stop ]; do
   i=$((i + 1))
-  { head -c 700000 /dev/urandom >/tmp/data && dd if=/tmp/data of=/mnt/data$((i % 8)) bs=64k conv=fsync &&
-    echo 3 >/proc/sys/vm/drop_caches && cmp /tmp/data /mnt/data$((i % 8)); } 2>/tmp/said || exit 1
-  xenstore-write data/rounds $i
+  { head -c 700000 /dev/urandom >/tmp/data$1 && dd if=/tmp/data$1 of=/mnt/data$1.$((i % 8)) bs=64k conv=fsync &&
+    echo 3 >/proc/sys/vm/drop_caches && cmp /tmp/data$1 /mnt/data$1.$((i % 8)); } 2>/tmp/said$1 || exit 1
+  xenstore-write data/rounds$1 $i
 done
 END
-  exec 8>/tmp/rounds.lock; flock 8; { sh /bin/rounds; echo $? >/tmp/rounds.status; } &'
+  for writer in 0 1; do
+    xenstore-write data/rounds$writer 0
+    { flock 8; taskset -c $writer sh /bin/rounds $writer; echo $? >/tmp/status$writer; } 8>/tmp/lock$writer &
+  done'
 rounds_go_on() {
-  local rounds
-  rounds=$(guest read g1 data/rounds)
-  of_guest await g1 data/rounds $((rounds + 2)) 200
+  local writer
+  for writer in 0 1; do
+    of_guest await g1 data/rounds$writer $(($(guest read g1 data/rounds$writer) + 2)) 200
+  done
 }
 rounds_go_on
 
@@ -44,8 +52,11 @@ start_vmsgd --config-dir=
 rounds_go_on
 
 say "nothing was lost, and nobody was told"
-in_guest g1 'touch /tmp/stop; flock /tmp/rounds.lock true; cat /tmp/said; umount /mnt; exit $(cat /tmp/rounds.status)'
-say "$(guest read g1 data/rounds) rounds"
+in_guest g1 'touch /tmp/stop
+  for writer in 0 1; do flock /tmp/lock$writer true; cat /tmp/said$writer; done
+  umount /mnt && [ "$(cat /tmp/status?)" = "0
+0" ]'
+say "$(guest read g1 data/rounds0) and $(guest read g1 data/rounds1) rounds"
 in_guest g1 '/usr/sbin/e2fsck -fn /dev/vda && dmesg | tail -n 12'
 e2fsck -fn /srv/g1.img
 expect_quiet_guest g1
