@@ -48,6 +48,8 @@ class DeviceHost {
                             absl::AnyInvocable<void()> change) = 0;
   // The device cannot go on without a reset: DEVICE_NEEDS_RESET. The reason goes to the log.
   virtual void NeedsReset(const absl::Status& reason) = 0;
+  // Something that whoever looks after the guest should know; for a log at a bounded rate.
+  virtual void Report(const absl::Status& what) = 0;
   // What Settle waited for has ended.
   virtual void Settled() = 0;
 };

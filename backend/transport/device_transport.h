@@ -121,6 +121,7 @@ class DeviceTransport : private DeviceHost {
   void ChangeConfig(uint32_t offset, uint32_t length,
                     absl::AnyInvocable<void()> change) override;  // device_transport.cc
   void NeedsReset(const absl::Status& reason) override;           // device_transport.cc
+  void Report(const absl::Status& what) override { events_.Problem(what); }
   void Settled() override { events_.WantTurn(); }
 
   void Start();

@@ -51,6 +51,7 @@ class DeviceRig final : public backend::DeviceHost {
     device_->OnStart(*this, features);
     started_ = true;
   }
+  bool started() const { return started_; }
   void SetUp(uint32_t index) {
     drivers_[index] = RingDriver(memory, kQueueSize, drivers_[index].layout().desc);
     std::memset(memory.At(drivers_[index].layout().desc), 0,
@@ -139,6 +140,8 @@ class DeviceRig final : public backend::DeviceHost {
     change();
     ++config_changes_;
   }
+  const std::vector<absl::Status>& reports() const { return reports_; }
+  void Report(const absl::Status& what) override { reports_.push_back(what); }
   int settled() const { return settled_; }
   void Settled() override { ++settled_; }
   void NeedsReset(const absl::Status& reason) override { needs_reset_.push_back(reason); }
@@ -154,6 +157,7 @@ class DeviceRig final : public backend::DeviceHost {
   int config_changes_ = 0;
   int settled_ = 0;
   std::vector<absl::Status> needs_reset_;
+  std::vector<absl::Status> reports_;
   bool started_ = false;
 };
 

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "backend/virtqueue/guest_bytes.h"
 
 namespace vmsg::backend {
@@ -32,6 +33,7 @@ ConsoleDevice::~ConsoleDevice() {
   terminal_->Stop();
   for (Direction& direction : directions_) Cancel(direction.again);
   Cancel(drain_again_);
+  Cancel(last_words_);
 }
 
 void ConsoleDevice::VisitCounters(CounterVisitor visit) const {
@@ -56,11 +58,47 @@ void ConsoleDevice::OnStart(DeviceHost& host, uint64_t) {
   if (size != WindowSize{config_.cols, config_.rows}) OnWindowSize(size);
 }
 
-void ConsoleDevice::OnReset() {
-  // The last words, if there is room for them.
+bool ConsoleDevice::Settle(DeviceHost& host) {
+  settling_ = nullptr;
   if (terminal_->attached()) DrainBacklog();
-  dropped_unread_ += backlog_.Clear();
+  if (backlog_.empty()) return true;
+  settling_ = &host;
+  if (!last_words_.has_value()) {
+    last_words_end_ = loop_->Now() + kConsoleLastWords;
+    AwaitReader();
+  }
+  return false;
+}
+
+void ConsoleDevice::AwaitReader() {
+  const absl::Duration left = last_words_end_ - loop_->Now();
+  last_words_ = loop_->RunAfter(std::min(left, kConsoleStall), [this, before = backlog_.size()] {
+    last_words_.reset();
+    // A socket tells of room late, when most of it is free.
+    if (terminal_->attached()) DrainBacklog();
+    if (settling_ == nullptr) return;
+    if (backlog_.size() < before && loop_->Now() < last_words_end_) {
+      AwaitReader();
+    } else {
+      DropBacklog();
+    }
+  });
+}
+
+void ConsoleDevice::DropBacklog() {
   Cancel(drain_again_);
+  const uint64_t dropped = backlog_.Clear();
+  dropped_unread_ += dropped;
+  if (settling_ == nullptr) return;
+  if (dropped > 0) {
+    settling_->Report(absl::UnavailableError(absl::StrCat(
+        "the last ", dropped, " bytes of output are dropped: their reader has not taken them")));
+  }
+  std::exchange(settling_, nullptr)->Settled();
+}
+
+void ConsoleDevice::OnReset() {
+  Cancel(last_words_);
   terminal_->Stop();
   host_ = nullptr;
 }
@@ -182,6 +220,7 @@ void ConsoleDevice::DrainBacklog() {
     backlog_.Consume(written);
     moved += written;
   }
+  if (settling_ != nullptr) std::exchange(settling_, nullptr)->Settled();
 }
 
 void ConsoleDevice::PumpOnOurOwn(uint32_t queue) {
@@ -211,7 +250,11 @@ void ConsoleDevice::OnQueueStopping(uint32_t queue) {
   Cancel(direction.again);
   if (queue == wire::kConsoleReceiveQueue) terminal_->WantInput(false);
   SplitQueue* const split_queue = host_ == nullptr ? nullptr : host_->queue(queue);
-  if (direction.held.has_value() && split_queue != nullptr) Return(direction, split_queue, 0);
+  if (!direction.held.has_value() || split_queue == nullptr) return;
+  if (queue == wire::kConsoleTransmitQueue) {
+    dropped_unread_ += direction.held->readable_bytes - direction.done;
+  }
+  Return(direction, split_queue, 0);
 }
 
 void ConsoleDevice::OnAttached(bool attached) {
@@ -219,8 +262,7 @@ void ConsoleDevice::OnAttached(bool attached) {
     PumpOnOurOwn(wire::kConsoleReceiveQueue);
   } else {
     // It was for the one who left.
-    Cancel(drain_again_);
-    dropped_unread_ += backlog_.Clear();
+    DropBacklog();
   }
 }
 

@@ -3,8 +3,9 @@
 //
 // Flow control. Output never waits for a terminal: what it does not take at once is copied to a
 // backlog, which keeps the newest bytes, and what is lost is counted. While nobody is attached
-// output is dropped and counted, too. Input: read into the guest's buffers only; without any, it
-// stays in the kernel, and the terminal is not looked at until there are some.
+// output is dropped and counted, too. The end of a connection, or a reset, waits while a reader
+// takes what is left. Input: read into the guest's buffers only; without any, it stays in the
+// kernel, and the terminal is not looked at until there are some.
 #pragma once
 
 #include <memory>
@@ -18,6 +19,10 @@
 namespace vmsg::backend {
 
 inline constexpr uint32_t kConsoleMaxQueueSize = 64;
+// At the end of a connection: all that a reader gets, and how long it may take nothing. The guest's
+// pages, a restart and the guest's other devices wait for it.
+inline constexpr absl::Duration kConsoleLastWords = absl::Seconds(2);
+inline constexpr absl::Duration kConsoleStall = absl::Milliseconds(250);
 
 class ConsoleDevice final : public Device, private TerminalListener {
  public:
@@ -31,6 +36,7 @@ class ConsoleDevice final : public Device, private TerminalListener {
   void OnStart(DeviceHost& host, uint64_t features) override;
   bool OnQueue(uint32_t queue, uint32_t budget) override;
   void OnQueueStopping(uint32_t queue) override;
+  bool Settle(DeviceHost& host) override;
   void OnReset() override;
 
  private:
@@ -55,6 +61,9 @@ class ConsoleDevice final : public Device, private TerminalListener {
   bool Transmit(SplitQueue* split_queue);
   // Gives the terminal what waits, as far as it takes it.
   void DrainBacklog();
+  // While it settles: gives a reader its time.
+  void AwaitReader();
+  void DropBacklog();
   // Work that is not the driver's doing.
   void PumpOnOurOwn(uint32_t queue);
   void PumpSoon(uint32_t queue);
@@ -75,6 +84,9 @@ class ConsoleDevice final : public Device, private TerminalListener {
   OutputBacklog backlog_;
   uint64_t moved_this_turn_ = 0;  // of the guest's output
   std::optional<EventLoop::TimerId> drain_again_;
+  DeviceHost* settling_ = nullptr;                // waits for the backlog
+  std::optional<EventLoop::TimerId> last_words_;  // looks whether its reader takes any
+  absl::Time last_words_end_;
   uint64_t dropped_unattached_ = 0;  // bytes of output that nobody was attached to see
   uint64_t dropped_unread_ = 0;      // bytes that whoever was attached did not read
 };

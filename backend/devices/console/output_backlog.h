@@ -20,6 +20,7 @@ class OutputBacklog {
   static constexpr size_t kCapacity = size_t{1} << 20;
 
   bool empty() const { return size_ == 0; }
+  size_t size() const { return size_; }
   size_t room() const { return kCapacity - size_; }
 
   // Takes bytes [offset, offset + length) of the guest's pieces, at most kCapacity of them. Returns

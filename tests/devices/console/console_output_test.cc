@@ -119,6 +119,82 @@ TEST_P(ConsoleOutputTest, AUserWhoLeavesTakesWhatWaitedAndAnotherMayCome) {
   EXPECT_EQ(rig_->Get(kConsoleBuffer + (2 << 20), 5), "again");
 }
 
+TEST_P(ConsoleOutputTest, LastWordsReachAReaderThatReads) {
+  const backend::UniqueFd user = Attach();
+  const std::string text(800'000, 'x');
+  GuestWrites(text);
+  EXPECT_TRUE(loop_.Settle());  // a turn takes less
+  rig_->BeginReset();
+  ASSERT_FALSE(device_->Settle(*rig_));
+  EXPECT_TRUE(UserReads(user, text.size()) == text);
+  ASSERT_TRUE(loop_.RunUntil([&] { return rig_->settled() == 1; })) << "once it is read";
+  EXPECT_EQ(unread(), 0u);
+  rig_->EndReset();
+}
+
+TEST_P(ConsoleOutputTest, LastWordsDoNotWaitForAReaderThatDoesNotRead) {
+  const backend::UniqueFd user = Attach();
+  GuestWrites(std::string(800'000, 'x'));
+  EXPECT_TRUE(loop_.Settle());
+  rig_->BeginReset();
+  ASSERT_FALSE(device_->Settle(*rig_));
+  EXPECT_TRUE(loop_.Settle());
+  loop_.Advance(backend::kConsoleStall);  // it has taken some until now
+  loop_.Advance(backend::kConsoleStall);
+  EXPECT_EQ(rig_->settled(), 1);
+  EXPECT_GT(unread(), 0u);
+  ASSERT_EQ(rig_->reports().size(), 1u);
+  EXPECT_THAT(std::string(rig_->reports()[0].message()),
+              ::testing::HasSubstr(absl::StrCat("the last ", unread(), " bytes of output")));
+  rig_->EndReset();
+}
+
+// What a slow reader holds up is limited: here it takes some in each of its intervals.
+TEST_P(ConsoleOutputTest, LastWordsEndForAReaderThatIsSlow) {
+  const backend::UniqueFd user = Attach();
+  GuestWrites(std::string(1 << 20, 'x'));
+  EXPECT_TRUE(loop_.Settle());
+  GuestWrites(std::string(1 << 20, 'y'));
+  EXPECT_TRUE(loop_.Settle());
+  rig_->BeginReset();
+  ASSERT_FALSE(device_->Settle(*rig_));
+  const absl::Time begin = loop_.Now();
+  char some[65536];
+  const absl::Duration step = backend::kConsoleStall - absl::Milliseconds(1);
+  while (rig_->settled() == 0 && loop_.Now() - begin < 2 * backend::kConsoleLastWords) {
+    EXPECT_GT(read(user.get(), some, sizeof some), 0);
+    EXPECT_TRUE(loop_.Settle());
+    loop_.Advance(step);
+    ASSERT_FALSE(rig_->settled() == 1 && loop_.Now() - begin < backend::kConsoleLastWords);
+  }
+  EXPECT_LT(loop_.Now() - begin, backend::kConsoleLastWords + step);
+  EXPECT_EQ(rig_->reports().size(), 1u);
+  rig_->EndReset();
+}
+
+TEST_P(ConsoleOutputTest, LastWordsDoNotWaitForAReaderWhoLeaves) {
+  backend::UniqueFd user = Attach();
+  GuestWrites(std::string(800'000, 'x'));
+  rig_->BeginReset();
+  ASSERT_FALSE(device_->Settle(*rig_));
+  user = backend::UniqueFd();
+  EXPECT_TRUE(loop_.RunUntil([&] { return rig_->settled() == 1; }));
+  EXPECT_GT(unread(), 0u);
+  rig_->EndReset();
+}
+
+// A chain that is longer than what a turn moves, when its queue ends.
+TEST_P(ConsoleOutputTest, TheRestOfAChainThatIsNotTakenWholeIsCounted) {
+  GuestWrites("nobody is there");
+  const backend::UniqueFd user = Attach();
+  GuestWrites(std::string(1 << 20, 'x'));
+  Reset();
+  char bytes[65536];
+  uint64_t seen = 0;
+  for (ssize_t got; (got = read(user.get(), bytes, sizeof bytes)) > 0;) seen += got;
+  EXPECT_EQ(seen + unread(), 1u << 20);
+}
+
 INSTANTIATE_TEST_SUITE_P(Terminals, ConsoleOutputTest, ::testing::Values("pty", "socket"));
 
 }  // namespace

@@ -35,7 +35,7 @@ class ConsoleTest : public ::testing::TestWithParam<const char*> {
     Connect();
   }
   void TearDown() override {
-    rig_.reset();
+    End();
     backend::CloseDevice(std::move(opened_));
   }
 
@@ -49,6 +49,25 @@ class ConsoleTest : public ::testing::TestWithParam<const char*> {
     rig_ = std::make_unique<DeviceRig>(*std::move(device));
     rig_->Start(wire::kConsoleFeatureSize);
     ASSERT_TRUE(loop_.Settle());
+  }
+
+  // The end of the session; what nobody reads is waited for.
+  void End() {
+    if (rig_ == nullptr) return;
+    if (rig_->started()) Reset();
+    rig_.reset();
+  }
+  void Reset() {
+    rig_->BeginReset();
+    if (!device_->Settle(*rig_)) {
+      const absl::Time begin = loop_.Now();
+      while (rig_->settled() == 0) {
+        ASSERT_LE(loop_.Now() - begin, backend::kConsoleLastWords);
+        EXPECT_TRUE(loop_.Settle());
+        loop_.Advance(backend::kConsoleStall);
+      }
+    }
+    rig_->EndReset();
   }
 
   // A user's end. Non-blocking.

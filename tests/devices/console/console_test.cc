@@ -176,7 +176,7 @@ TEST_P(ConsoleTest, ResetReturnsWhatWaitsAndTheConsoleWorksAgain) {
   rig_->Submit(wire::kConsoleTransmitQueue, {{kConsoleBuffer + 4096, 1 << 20, false}});
   rig_->Kick(wire::kConsoleTransmitQueue);
   EXPECT_TRUE(loop_.Settle());
-  rig_->Reset();
+  Reset();
   EXPECT_EQ(loop_.timers(), 0u);
   EXPECT_EQ(loop_.watch_count(), is_pty() ? 0u : 1u) << "a device at rest: only the size";
   char bytes[65536];
