@@ -59,6 +59,18 @@ class Programs(unittest.TestCase):
                 with self.assertRaisesRegex(AssertionError, "status 1\n.*No space left", msg=line):
                     xen.run(f"{line} >{FULL}")
 
+    def test_a_service_whose_ready_is_lost_says_so_and_serves(self):
+        with emulation.Emulation(ROOT, PROGRAMS, served=False) as xen:
+            xen.run("xen-emu serve --dir /tmp/xen &")
+            line = xen.here("exec vmsgd --xen=emulated:/tmp/xen >/dev/full")
+            with subprocess.Popen(line, shell=True, env=xen.environment, stdin=subprocess.DEVNULL,
+                                  stderr=subprocess.PIPE, text=True) as service:
+                said = next((l for l in service.stderr if "ready" in l), "")
+                service.terminate()
+                service.stderr.read()
+            self.assertIn("cannot write `ready` to descriptor 1: No space left on device", said)
+            self.assertEqual(service.returncode, 0)
+
     def test_a_closed_output_is_no_matter_to_who_prints_nothing(self):
         for name in NAMES:
             done = subprocess.run(f"exec {PROGRAMS}/{name} --no-such-option >&-", shell=True,

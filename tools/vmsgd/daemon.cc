@@ -7,6 +7,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <cstring>
 #include <utility>
 #include <vector>
 
@@ -159,8 +161,13 @@ void Daemon::TellReady() {
   notifier_.Ready(StatusLine());
   const int ready_fd = configuration_.arguments.ready_fd;
   const absl::string_view text = "ready\n";
-  [[maybe_unused]] ssize_t written =
-      write(ready_fd >= 0 ? ready_fd : STDOUT_FILENO, text.data(), text.size());
+  const int fd = ready_fd >= 0 ? ready_fd : STDOUT_FILENO;
+  if (write(fd, text.data(), text.size()) >= 0) return;
+  // Closed by whoever started it, who does not wait for it.
+  if (errno == EBADF && ready_fd < 0) return;
+  // The guests come first.
+  Log(LogLevel::kWarning, absl::StrCat("vmsgd: cannot write `ready` to descriptor ", fd, ": ",
+                                       std::strerror(errno), "; it serves nevertheless"));
 }
 
 void Daemon::OnSignal(const signalfd_siginfo& info) {
