@@ -41,6 +41,11 @@ class ConsoleTest : public ::testing::TestWithParam<const char*> {
 
   // A session of the guest's, on what was opened once.
   void Connect() {
+    Begin();
+    ASSERT_TRUE(loop_.Settle());
+  }
+  // Nothing has been looked at yet.
+  void Begin() {
     auto opened = opened_.Duplicate();
     ASSERT_TRUE(opened.ok()) << opened.status();
     auto device = backend::CreateDevice(*std::move(opened), {.loop = &loop_});
@@ -48,7 +53,6 @@ class ConsoleTest : public ::testing::TestWithParam<const char*> {
     device_ = static_cast<backend::ConsoleDevice*>(device->get());
     rig_ = std::make_unique<DeviceRig>(*std::move(device));
     rig_->Start(wire::kConsoleFeatureSize);
-    ASSERT_TRUE(loop_.Settle());
   }
 
   // The end of the session; what nobody reads is waited for.

@@ -65,6 +65,24 @@ TEST_P(ConsoleTest, InputWaitsForBuffersWithoutABusyLoop) {
   EXPECT_EQ(rig_->Get(kConsoleBuffer, 11), "typed early");
 }
 
+// As the kernel's terminals keep it, so do the sockets.
+TEST_P(ConsoleTest, WhatWasTypedWithoutAGuestWaitsForItAlsoWhenItsUserHasLeft) {
+  rig_.reset();
+  backend::UniqueFd user = Attach();
+  ASSERT_EQ(write(user.get(), "early", 5), 5);
+  user = backend::UniqueFd();
+  Begin();
+  rig_->Submit(wire::kConsoleReceiveQueue, {{kConsoleBuffer, 64, true}});
+  rig_->Kick(wire::kConsoleReceiveQueue);
+  user = Attach();
+  std::vector<UsedEntry> used;
+  ASSERT_TRUE(
+      loop_.RunUntil([&] { return !(used = rig_->Used(wire::kConsoleReceiveQueue)).empty(); }));
+  EXPECT_EQ(rig_->Get(kConsoleBuffer, used[0].len), "early");
+  GuestWrites("who?");
+  EXPECT_EQ(UserReads(user, 4), "who?") << "the next one is attached";
+}
+
 TEST_P(ConsoleTest, NothingIsWatchedInVainWhileNobodyIsAttached) {
   EXPECT_TRUE(loop_.Settle());
   EXPECT_EQ(loop_.timers(), 0u) << "an idle console costs no wake-up";
