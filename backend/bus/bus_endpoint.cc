@@ -238,6 +238,12 @@ bool BusEndpoint::PrepareToSleep() {
   return false;
 }
 
+bool BusEndpoint::AwaitsStorage() const {
+  return std::any_of(channels_.begin(), channels_.end(), [](const auto& entry) {
+    return entry.second->transport().device().AwaitsStorage();
+  });
+}
+
 void BusEndpoint::RearmPort() {
   if (!port_masked_ || !open()) return;
   if (useful_) {

@@ -105,6 +105,7 @@ class BusEndpoint : public Poller, private ChannelOwner {
   // Poller.
   bool Poll() override;
   bool PrepareToSleep() override;
+  bool AwaitsStorage() const override;
 
  private:
   // ChannelOwner.

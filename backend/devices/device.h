@@ -71,6 +71,9 @@ class Device {
   // What an administrator sees of the device.
   virtual void VisitCounters(CounterVisitor visit) const { (void)visit; }
 
+  // Whether requests of the driver's are at work on storage (Poller::AwaitsStorage).
+  virtual bool AwaitsStorage() const { return false; }
+
   // `out` lies within config_size.
   virtual void ReadConfig(uint32_t offset, std::span<std::byte> out) const = 0;
   // InvalidArgument: the field is not writable or the value is not allowed; nothing changed.

@@ -22,6 +22,10 @@ class Poller {
   // Called once before the loop sleeps: arm notifications. True when work arrived meanwhile: the
   // loop does not sleep.
   virtual bool PrepareToSleep() = 0;
+  // True: what comes next comes most likely from storage. Its end is an interrupt that wakes the
+  // thread, so spinning for it saves little, takes a processor for as long as the disk works, and
+  // in a virtual machine delays that very interrupt. Asked after each turn of a short spin.
+  virtual bool AwaitsStorage() const { return false; }
 };
 
 // All methods but Post belong to the loop's own thread. A callback may remove anything, itself

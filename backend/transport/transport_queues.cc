@@ -183,6 +183,8 @@ void DeviceTransport::Completed(uint32_t index) {
   // A part of the window that was withdrawn may have waited for this chain.
   if (window_.has_drained()) events_.WantTurn();
   if (index >= queues_.size() || queues_[index].state != QueueState::kActive) return;
+  // A driver that waited for this has its next request ready: it is looked for, without a kick.
+  RunSoon(index);
   if (queues_[index].ring->Publish()) events_.WantEventUsed(index);
 }
 

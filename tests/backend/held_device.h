@@ -64,6 +64,7 @@ class HeldDevice final : public backend::Device {
     std::memcpy(view_->config.data() + offset, data.data(), data.size());
     return absl::OkStatus();
   }
+  bool AwaitsStorage() const override { return !view_->held.empty(); }
   void OnFeatures(uint64_t features) override {
     view_->features = features;
     if (!view_->at_features.empty()) view_->config = view_->at_features;

@@ -162,6 +162,7 @@ BlkDevice::Slot* BlkDevice::TakeSlot() {
       slot->next_free = std::exchange(free_slots_, slot);
     }
   }
+  ++slots_in_use_;
   return std::exchange(free_slots_, free_slots_->next_free);
 }
 
@@ -337,6 +338,7 @@ void BlkDevice::Finish(Slot* slot, uint8_t status) {
   slot->request.status = nullptr;
   slot->split_queue = nullptr;
   slot->next_free = std::exchange(free_slots_, slot);
+  --slots_in_use_;
   split_queue->Return(std::move(chain),
                       static_cast<uint32_t>(std::min<uint64_t>(written, UINT32_MAX)));
 }

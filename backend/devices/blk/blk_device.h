@@ -44,6 +44,7 @@ class BlkDevice final : public Device, private BatchListener, private FlushOwner
   ~BlkDevice() override;
 
   const DeviceIdentity& identity() const override { return identity_; }
+  bool AwaitsStorage() const override { return slots_in_use_ > 0; }
   void ReadConfig(uint32_t offset, std::span<std::byte> out) const override;
   absl::Status WriteConfig(uint32_t offset, std::span<const std::byte> data) override;
   void OnFeatures(uint64_t features) override;
@@ -97,6 +98,7 @@ class BlkDevice final : public Device, private BatchListener, private FlushOwner
   DeviceHost* settling_ = nullptr;  // waits for flushes_
   std::vector<std::unique_ptr<Slot[]>> slots_;
   Slot* free_slots_ = nullptr;
+  uint32_t slots_in_use_ = 0;
   uint32_t dirty_queues_ = 0;  // a bit for each queue with something returned and not published
 };
 

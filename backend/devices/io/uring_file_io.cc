@@ -144,6 +144,9 @@ class UringFileIo final : public AsyncFileIo, public Poller {
     return work;
   }
 
+  // Whether something is in the kernel or not: nothing else comes from here.
+  bool AwaitsStorage() const override { return true; }
+
   void NotifyAtBatchEnd(BatchListener* listener) override {
     listeners_.Add(listener);
     if (reaping_) return;

@@ -83,6 +83,17 @@ TEST_F(BusEventsTest, BuffersAreTakenAndReturnedInTheTurnOfTheirEvent) {
   }
 }
 
+TEST_F(BusEventsTest, ABusWaitsForStorageWhileOneOfItsDevicesDoes) {
+  AddDevice(4);
+  AddDevice(5);
+  RingDriver ring = GoLive(5);
+  EXPECT_FALSE(endpoint_->AwaitsStorage());
+  Offer(ring, 5, 0);
+  EXPECT_TRUE(endpoint_->AwaitsStorage());
+  devices_[5]->ReturnOne(64);
+  EXPECT_FALSE(endpoint_->AwaitsStorage());
+}
+
 TEST_F(BusEventsTest, DriverNeedNotAnnounceWhatItAddsWhileTheBackendLooks) {
   AddDevice(4);
   devices_[4]->answers_at_once = true;

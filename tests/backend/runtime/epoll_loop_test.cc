@@ -137,6 +137,7 @@ class CountingPoller : public Poller {
     --hits;
     return true;
   }
+  bool AwaitsStorage() const override { return awaits_storage; }
   bool PrepareToSleep() override {
     ++prepared;
     if (arrives > 0) {
@@ -147,6 +148,7 @@ class CountingPoller : public Poller {
     return false;
   }
   int hits = 0;
+  bool awaits_storage = false;
   int arrives = 0;  // times that work turns up while going to sleep
   int polls = 0;
   int prepared = 0;
@@ -281,6 +283,18 @@ TEST_F(EpollLoopTest, LoopThatMayNotSpinArmsAtOnce) {
   loop_->Run();
   EXPECT_EQ(poller.polls, 1);
   loop_->RemovePoller(&poller);
+}
+
+// Whatever it may spin for otherwise: an hour, which only the test's own limit ends.
+TEST(SpinningEpollLoop, SleepsWhileStorageWorks) {
+  std::unique_ptr<ThreadLoop> loop = NewEpollLoop(absl::Hours(1));
+  CountingPoller poller([&] { loop->Stop(); });
+  poller.awaits_storage = true;
+  loop->AddPoller(&poller);
+  loop->Activate(&poller);
+  loop->Run();
+  EXPECT_EQ(poller.prepared, 1);
+  loop->RemovePoller(&poller);
 }
 
 // Asks, and looks for the answer until it is there.

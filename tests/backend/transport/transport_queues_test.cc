@@ -173,6 +173,21 @@ TEST_F(TransportQueuesTest, KicksAreOffWhileTheQueueIsLookedAtAndOnAfterwards) {
   EXPECT_TRUE(ring0_.MustKick(0, 1));
 }
 
+// The driver that waited for it answers with its next request at once, and need not announce it.
+TEST_F(TransportQueuesTest, AQueueIsLookedAtAgainWhenSomethingOfItEnds) {
+  GoLive();
+  OfferAndKick();
+  ASSERT_EQ(device_->held.size(), 1u);
+  ASSERT_TRUE(ring0_.MustKick(1, 2));
+  device_->ReturnOne();
+  EXPECT_FALSE(ring0_.MustKick(1, 2));
+  ring0_.WriteDesc(1, {.address = kBuffer, .length = 64, .flags = kWrite});
+  ring0_.MakeAvailable(1);
+  RunToRest();
+  EXPECT_EQ(device_->held.size(), 1u);
+  EXPECT_TRUE(ring0_.MustKick(2, 3));
+}
+
 TEST_F(TransportQueuesTest, BuffersThatComeWhileGoingToSleepAreSeen) {
   GoLive();
   transport_->HandleEvent(wire::EventAvail{0, 0});

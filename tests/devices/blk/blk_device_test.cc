@@ -34,6 +34,16 @@ TEST_P(BlkDeviceTest, ReadsAndWrites) {
   EXPECT_EQ(rig->Get(kData + 8192, 100) + rig->Get(kData + 12288, 412), std::string(512, 'w'));
 }
 
+TEST_P(BlkDeviceTest, AwaitsStorageUntilTheLastRequestHasEnded) {
+  EXPECT_FALSE(rig->device().AwaitsStorage());
+  for (int i = 0; i < 2; ++i) Submit(wire::kBlkRequestIn, i, {{kData + 512u * i, 512, true}});
+  rig->Kick(0);
+  io.Complete();
+  EXPECT_TRUE(rig->device().AwaitsStorage());
+  io.Complete();
+  EXPECT_FALSE(rig->device().AwaitsStorage());
+}
+
 TEST_P(BlkDeviceTest, ABatchIsOneSubmissionAndItsCompletionsNotify) {
   for (int i = 0; i < 5; ++i) Submit(wire::kBlkRequestIn, i, {{kData + 512u * i, 512, true}});
   rig->Kick(0);
