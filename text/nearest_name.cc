@@ -46,7 +46,8 @@ std::optional<std::string> NearestName(absl::string_view name,
   std::optional<std::string> nearest;
   size_t fewest = 0;
   for (const std::string& candidate : names) {
-    if (candidate.size() > kMaxName) continue;
+    // It is no advice to write what was written.
+    if (candidate.size() > kMaxName || candidate == name) continue;
     const size_t changes = Changes(wanted, Folded(candidate));
     if (changes > std::min(candidate.size() / 3, most_changes)) continue;
     if (nearest.has_value() && changes >= fewest) continue;

@@ -102,6 +102,10 @@ class BusDiscovery {
   // are not wanted any more. Takes effect in the next Process, which is to be called soon. Called
   // again, it makes up for events that were lost on the way.
   void EndDomain(uint16_t frontend);
+  // Takes the answers of refused entries back, so that they are looked at as new ones in the next
+  // Process, which is to be called soon: what was wrong with them may be repaired. What is served
+  // or on its way out is not touched. How many they are is returned.
+  size_t TryRefusedAgain();
 
  private:
   enum class Progress : uint8_t { kServed, kRemoving, kForced };

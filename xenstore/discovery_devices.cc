@@ -20,7 +20,48 @@ std::string OwnDevicePath(const BusAddress& bus, absl::string_view name) {
   return absl::StrCat(OwnDevicesPath(bus), "/", name);
 }
 
+// Whether there was one. A store that is lost is found out by the next look.
+bool TakeRefusalBack(Store& store, const std::string& entry) {
+  const std::string status = absl::StrCat(entry, "/", kHotplugStatus);
+  const auto refused = [&status](NodeAccess& nodes) {
+    absl::StatusOr<std::string> value = nodes.Read(status);
+    return value.ok() && *value == kStatusError;
+  };
+  if (!refused(store)) return false;
+  bool taken = false;
+  absl::Status done = store.Transaction([&](NodeAccess& nodes) -> absl::Status {
+    taken = refused(nodes);
+    if (!taken) return absl::OkStatus();
+    if (absl::Status removed = nodes.Remove(status); !removed.ok()) return removed;
+    absl::Status reason = nodes.Remove(absl::StrCat(entry, "/", kHotplugError));
+    return absl::IsNotFound(reason) ? absl::OkStatus() : reason;
+  });
+  return done.ok() && taken;
+}
+
 }  // namespace
+
+size_t BusDiscovery::TryRefusedAgain() {
+  size_t count = 0;
+  for (auto& [address, bus] : buses_) {
+    absl::btree_set<uint16_t> numbers;
+    for (const auto& [number, device] : bus.devices) {
+      if (device.progress == Progress::kServed) numbers.insert(number);
+    }
+    for (const std::string& name : bus.refused) {
+      absl::StatusOr<uint64_t> number = ParseDecimal(name, "the device number", 0, UINT16_MAX);
+      if (number.ok()) numbers.insert(static_cast<uint16_t>(*number));
+    }
+    for (const uint16_t number : numbers) {
+      if (!TakeRefusalBack(*store_, OwnDevicePath(address, absl::StrCat(number)))) continue;
+      Dirty& dirty = dirty_buses_[address];
+      dirty.entries.insert(number);
+      dirty.answered.insert(number);
+      ++count;
+    }
+  }
+  return count;
+}
 
 absl::Status BusDiscovery::ScanDevices(const BusAddress& address, Bus& bus) {
   absl::StatusOr<std::vector<std::string>> names = store_->List(OwnDevicesPath(address));

@@ -236,6 +236,13 @@ absl::Status Supervisor::Reconfigure(const ServiceOptions& options) {
   return services_.trace->Use(options.trace, kTracePatience);
 }
 
+size_t Supervisor::TryRefusedAgain() {
+  if (stopping_) return 0;
+  const size_t count = discovery_->TryRefusedAgain();
+  if (count > 0) ProcessLater();
+  return count;
+}
+
 Supervisor::Summary Supervisor::Summarize() const {
   Summary summary{.buses = buses_.size()};
   for (const auto& [address, control] : buses_) {

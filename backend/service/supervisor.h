@@ -56,6 +56,8 @@ class Supervisor : private xenstore::BusListener {
   // Takes over what may change while guests are served; new connections get the new page limit. The
   // error is the trace's: everything else is in force.
   absl::Status Reconfigure(const ServiceOptions& options);
+  // Has the entries that were refused looked at again. How many they are is returned.
+  size_t TryRefusedAgain();
 
   struct Summary {
     size_t buses = 0;

@@ -50,7 +50,7 @@ SHOWN = {
         "systemctl status vmsgd": NotRun("needs systemd as process 1; `systemd_unit` checks the unit"),
         'virtio_msg = [ "type=blk,path=/srv/g1.img", "type=rng", "type=console,pty=/run/g1-console" ]':
             Text("a line of an xl config"),
-        "DOMAIN  CONFIG            STATUS": Text("what vmsgctl list prints"),
+        "DOMAIN  CONFIG           STATUS": Text("what vmsgctl list prints"),
         DATA_DISK: Run(before={
             "vmsgctl detach g1 3 --force": DATA_DISK,
             "vmsgctl detach g1 all": "vmsgctl attach g1 type=rng,num=5",

@@ -21,6 +21,12 @@ TEST(NearestNameTest, OneThatWasMistypedIsFound) {
   EXPECT_EQ(NearestName("xne", kNames), "xen");
 }
 
+TEST(NearestNameTest, WhatWasWrittenIsNotSuggested) {
+  EXPECT_EQ(NearestName("g8", {"g8"}), std::nullopt);
+  EXPECT_EQ(NearestName("guest8", {"guest8", "guest9"}), "guest9");
+  EXPECT_EQ(DidYouMean("guest8", {"guest8"}), "");
+}
+
 TEST(NearestNameTest, OneThatIsFarFromAllIsNotGuessed) {
   EXPECT_EQ(NearestName("memory", kNames), std::nullopt);
   EXPECT_EQ(NearestName("", kNames), std::nullopt);

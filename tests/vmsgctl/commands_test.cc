@@ -313,7 +313,8 @@ TEST_F(VmsgctlTest, ListShowsTheErrorsOfADisk) {
   tree_.Set(Device("0/type/io-errors"), "3");
   tree_.Set(Device("0/type/io-error"), "write of 512 bytes at 0: No space left on device (ENOSPC)");
   EXPECT_EQ(Run({"list"}), kExitDone);
-  EXPECT_THAT(out(), AllOf(HasSubstr("connected, I/O errors: 3, last: write of 512 bytes at 0"),
+  EXPECT_THAT(out(), AllOf(HasSubstr("connected, I/O errors: 3 "),
+                           HasSubstr("device 0: last I/O error: write of 512 bytes at 0"),
                            Not(HasSubstr("io-errors="))));
   EXPECT_EQ(Run({"list", "--json"}), kExitDone);
   EXPECT_THAT(out(), AllOf(HasSubstr(R"("io_errors": 3)"), HasSubstr("(ENOSPC)")));

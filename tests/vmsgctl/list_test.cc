@@ -24,8 +24,10 @@ TEST_F(VmsgctlListTest, ListShowsWhatTheStoreSays) {
   tree_.Set(Device("0/hotplug-error"), "the disk\x1b[31m\x9b\xc2\x9b\xe2\x80\xae failed");
   tree_.Set(std::string(kFrontPath) + "/state", "garbage");
   EXPECT_EQ(Run({"list"}), kExitDone);
-  EXPECT_THAT(out(), AllOf(HasSubstr("error: the disk\\x1b[31m\\x9b\\u009b\\u202e failed"),
-                           HasSubstr("Unknown / InitWait")));
+  EXPECT_THAT(
+      out(),
+      AllOf(HasSubstr("\n\ng1 (5) bus 0 device 0: the disk\\x1b[31m\\x9b\\u009b\\u202e failed\n"),
+            HasSubstr("Unknown / InitWait")));
   EXPECT_EQ(Run({"list", "--json"}), kExitDone);
   const std::string json = out();
   EXPECT_THAT(json, HasSubstr("the disk\\u001b[31m\\ufffd\\u009b\\u202e failed"));
@@ -92,10 +94,44 @@ TEST_F(VmsgctlListTest, ListShowsWhatBecameOfAConfigAlsoWithoutABus) {
   tree_.Set("/libxl/5/virtio-msg/error", "virtio_msg[0]: key \"pth\" is unknown");
   EXPECT_EQ(Run({"list"}), kExitDone);
   EXPECT_THAT(out(), AllOf(HasSubstr("g1 (5)"), HasSubstr("/etc/xen/g1.cfg"),
-                           HasSubstr("error: virtio_msg[0]")));
+                           HasSubstr("\n\ng1 (5): virtio_msg[0]")));
   EXPECT_EQ(Run({"list", "--json"}), kExitDone);
   EXPECT_THAT(out(), AllOf(HasSubstr(R"("config": "/etc/xen/g1.cfg")"),
                            HasSubstr(R"("config_error": "virtio_msg[0])")));
+}
+
+// What became of a config first is not what there is now.
+TEST_F(VmsgctlListTest, AConfigIsAttachedOnlyWhileItsDevicesAre) {
+  const auto status = [this] {
+    EXPECT_EQ(Run({"list", "--json"}), kExitDone);
+    const std::string json = out();
+    const size_t begin = json.find("\"config_status\": \"") + 18;
+    return json.substr(begin, json.find('"', begin) - begin);
+  };
+  ASSERT_EQ(Run({"attach", "g1", "type=rng", "type=rng", "type=rng"}), kExitDone);
+  tree_.Set("/libxl/5/virtio-msg/config", "/etc/xen/g1.cfg");
+  EXPECT_EQ(status(), "nothing attached");
+  tree_.Set(Device("0/type/from-config"), "/etc/xen/g1.cfg");
+  tree_.Set(Device("1/type/from-config"), "/etc/xen/g1.cfg");
+  EXPECT_EQ(status(), "attached");
+  tree_.Set(Device("1/hotplug-status"), "error");
+  tree_.Set(Device("1/hotplug-error"), "no such file");
+  EXPECT_EQ(status(), "1 of 2 attached, 1 refused");
+  EXPECT_EQ(Run({"list"}), kExitDone);
+  EXPECT_THAT(out(), HasSubstr("g1.cfg  1 of 2 attached, 1 refused\n"));
+  tree_.Erase(Device("1/hotplug-status"));
+  EXPECT_EQ(status(), "1 of 2 attached");
+  liveness_ = {.answer = Liveness::Answer::kNone};
+  EXPECT_EQ(status(), "no vmsgd");
+}
+
+TEST_F(VmsgctlListTest, ALongReasonDoesNotWidenTheTable) {
+  ASSERT_EQ(Run({"attach", "g1", "type=blk,path=/a", "type=rng"}), kExitDone);
+  tree_.Set(Device("0/hotplug-status"), "error");
+  tree_.Set(Device("0/hotplug-error"), std::string(1000, 'x'));
+  EXPECT_EQ(Run({"list"}), kExitDone);
+  EXPECT_THAT(out(), HasSubstr("blk   error      path=/a\n"));
+  EXPECT_THAT(out(), HasSubstr("\n\ng1 (5) bus 0 device 0: " + std::string(1000, 'x') + "\n"));
 }
 
 }  // namespace

@@ -174,6 +174,8 @@ TEST_F(ConfigurationTest, WhatLiesAtATracesPlaceIsAMistakeToo) {
   ASSERT_EQ(mkfifo((directory_ + "/trace").c_str(), 0600), 0);
   EXPECT_TRUE(absl::IsInvalidArgument(CheckPlaces(result->arguments)));
   EXPECT_THAT(Refusal("trace-size = 0\n"), HasSubstr("1 to 1048576"));
+  EXPECT_THAT(Refusal("trace = vmsg.pcap\n"),
+              HasSubstr(":1: trace = vmsg.pcap: an absolute path is needed"));
   EXPECT_THAT(Refusal("xen = zen\n"), HasSubstr("native or emulated:DIR"));
 }
 

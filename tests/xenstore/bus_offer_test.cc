@@ -91,6 +91,38 @@ TEST_F(BusOfferTest, AnswerIsWrittenOnlyWhileItsRequestStands) {
   EXPECT_FALSE(tree_.Has(kOfferedBus.BackendPath()));
 }
 
+// Its nodes may say the same still; a refusal is for a frontend that waits for an answer.
+TEST_F(BusOfferTest, OnlyAFrontendThatShows3Or4IsAnswered) {
+  ASSERT_TRUE(WriteRequest(*frontend_, kOfferedBus, kRequest).ok());
+  FrontendRequest unknown = kRequest;
+  unknown.version = 9;
+  const absl::Status refusal = absl::InvalidArgumentError("no");
+  for (const auto& [published, request] :
+       {std::pair<FrontendRequest, absl::StatusOr<FrontendRequest>>(kRequest, kRequest),
+        {unknown, refusal}}) {
+    ASSERT_TRUE(WriteRequest(*frontend_, kOfferedBus, published).ok());
+    for (const char* state : {"0", "1", "2", "5", "6", "7", "8", "03", ""}) {
+      tree_.Set(Front("state"), state);
+      for (const absl::Status& answer : {refusal, absl::OkStatus()}) {
+        EXPECT_EQ(*AnswerRequest(*backend_, kOfferedBus, kOffer, request, answer),
+                  Standing::kWithdrawn)
+            << state;
+      }
+    }
+    EXPECT_EQ(tree_.Value(Back("state")), "1");
+    EXPECT_EQ(tree_.Value(Back("hotplug-error")), "");
+    EXPECT_FALSE(tree_.Has(BackendErrorPath(kOfferedBus)));
+    for (const char* state : {"3", "4"}) {
+      tree_.Set(Front("state"), state);
+      EXPECT_EQ(*AnswerRequest(*backend_, kOfferedBus, kOffer, request, refusal),
+                Standing::kStands);
+      EXPECT_EQ(tree_.Value(Back("hotplug-error")), "no");
+      ASSERT_TRUE(ClearBackendError(*backend_, kOfferedBus).ok());
+      tree_.Set(Back("state"), "1");
+    }
+  }
+}
+
 TEST_F(BusOfferTest, RequestThatCannotBeReadIsRefusedAsThat) {
   FrontendRequest unknown = kRequest;
   unknown.version = 9;

@@ -195,6 +195,28 @@ TEST_F(DiscoveryDevicesTest, NotesOfAnEntryAreNoNamesBesideItsParameters) {
               testing::UnorderedElementsAre("path", "online", "type", "hotplug-status"));
 }
 
+TEST_F(DiscoveryDevicesTest, WhatWasRefusedIsTriedAgainWhenAskedAndTheOthersAreNotTouched) {
+  DeviceNodesToWrite many{9, "blk", {}};
+  for (size_t i = 0; i <= kMaxKeysPerDevice; ++i) many.keys.emplace("k" + std::to_string(i), "v");
+  ASSERT_TRUE(AddDevices(*toolstack_, kDevicesBus, {many}).ok());
+  for (const uint16_t number : {5, 6, 7, 8}) Add(number);
+  Settle();
+  const absl::Status refusal = absl::InvalidArgumentError("no file");
+  ASSERT_TRUE(ReportDevice(*store_, kDevicesBus, "5", absl::OkStatus()).ok());
+  ASSERT_TRUE(ReportDevice(*store_, kDevicesBus, "7", refusal).ok());
+  ASSERT_TRUE(ReportDevice(*store_, kDevicesBus, "8", refusal).ok());
+  ASSERT_TRUE(ReportDevice(*store_, kDevicesBus, "9", refusal).ok());
+  ASSERT_TRUE(RequestDeviceRemoval(*toolstack_, kDevicesBus, 8, false).ok());
+  Settle();
+  EXPECT_EQ(discovery_->TryRefusedAgain(), 2u);
+  EXPECT_FALSE(tree_.Has(Device("7/hotplug-error")));
+  EXPECT_THAT(Settle(), ElementsAre("device vanished 5/2 7", "device 5/2 7 blk{path=/a}",
+                                    "device refused 5/2 9"));
+  EXPECT_EQ(tree_.Value(Device("5/hotplug-status")), "connected");
+  EXPECT_EQ(tree_.Value(Device("8/hotplug-status")), "error");
+  EXPECT_EQ(discovery_->TryRefusedAgain(), 0u);
+}
+
 TEST_F(DiscoveryDevicesTest, PredecessorsAnswerIsHandedOn) {
   discovery_.reset();
   Add(7);

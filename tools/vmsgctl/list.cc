@@ -24,15 +24,10 @@ std::string StateWord(const std::optional<XenbusState>& state) {
   return state.has_value() ? std::string(xenstore::StateName(*state)) : "gone";
 }
 
+// In a table that is read at a glance; reasons are below it.
 std::string StatusWords(const DeviceFacts& device) {
-  std::string words = device.status;
-  if (device.status == "error" && !device.error.empty()) {
-    absl::StrAppend(&words, ": ", device.error);
-  }
-  if (!device.io_errors.empty()) {
-    absl::StrAppend(&words, ", I/O errors: ", device.io_errors, ", last: ", device.io_error);
-  }
-  return words;
+  if (device.io_errors.empty()) return device.status;
+  return absl::StrCat(device.status, ", I/O errors: ", device.io_errors);
 }
 
 std::string DomainWords(const std::string& name, uint16_t domain) {
@@ -59,7 +54,9 @@ void WarnOfServers(const std::vector<BusFacts>& buses, const Servers& servers, u
   }
 }
 
-std::vector<Row> TableRows(const std::vector<BusFacts>& buses, const Servers& servers) {
+// Reasons go to `notes`, a line each.
+std::vector<Row> TableRows(const std::vector<BusFacts>& buses, const Servers& servers,
+                           std::vector<std::string>& notes) {
   std::vector<Row> rows;
   for (const BusFacts& bus : buses) {
     const xenstore::BusAddress& address = bus.address;
@@ -69,30 +66,69 @@ std::vector<Row> TableRows(const std::vector<BusFacts>& buses, const Servers& se
                                : absl::StrCat(address.id, " at domain ", address.backend);
     const std::string state = absl::StrCat(StateWord(bus.frontend), " / ", StateWord(bus.backend),
                                            bus.online ? "" : ", removing");
+    const std::string name = absl::StrCat(domain, " bus ", id);
     if (bus.devices.empty() || !bus.error.empty()) {
-      rows.push_back({domain, id, state, "-", "-",
-                      bus.error.empty() ? "no devices" : absl::StrCat("error: ", bus.error), ""});
+      rows.push_back({domain, id, state, "-", "-", bus.error.empty() ? "no devices" : "error", ""});
     }
+    if (!bus.error.empty()) notes.push_back(absl::StrCat(name, ": ", bus.error));
     for (const DeviceFacts& device : bus.devices) {
       rows.push_back(
           {domain, id, state, absl::StrCat(device.number), device.type,
            absl::StrCat(StatusWords(device), servers.MayLive(address.backend) ? "" : " (no vmsgd)"),
            absl::StrJoin(device.parameters, ",", absl::PairFormatter("="))});
+      const std::string which = absl::StrCat(name, " device ", device.number, ": ");
+      if (device.status == xenstore::kStatusError && !device.error.empty()) {
+        notes.push_back(absl::StrCat(which, device.error));
+      }
+      if (!device.io_errors.empty()) {
+        notes.push_back(absl::StrCat(which, "last I/O error: ", device.io_error));
+      }
     }
   }
   return rows;
 }
 
-std::vector<Row> ConfigRows(const std::vector<ConfigFacts>& configs) {
+// What there is of a config now, whatever became of it first: entries that were refused or detached
+// since, or that nobody serves.
+std::string ConfigStatus(const ConfigFacts& facts, const std::vector<BusFacts>& buses,
+                         const Servers& servers) {
+  if (!facts.mark.error.empty()) return "error";
+  size_t all = 0, connected = 0, refused = 0;
+  bool served = true;
+  for (const BusFacts& bus : buses) {
+    if (bus.address.frontend != facts.domain) continue;
+    for (const DeviceFacts& device : bus.devices) {
+      if (device.from_config.empty()) continue;
+      ++all;
+      connected += device.status == xenstore::kStatusConnected ? 1 : 0;
+      refused += device.status == xenstore::kStatusError ? 1 : 0;
+      served = served && servers.MayLive(bus.address.backend);
+    }
+  }
+  if (all == 0) return "nothing attached";
+  if (!served) return "no vmsgd";
+  if (connected == all) return "attached";
+  return absl::StrCat(connected, " of ", all, " attached",
+                      refused > 0 ? absl::StrCat(", ", refused, " refused") : "");
+}
+
+std::vector<Row> ConfigRows(const std::vector<ConfigFacts>& configs,
+                            const std::vector<BusFacts>& buses, const Servers& servers,
+                            std::vector<std::string>& notes) {
   std::vector<Row> rows;
   rows.reserve(configs.size());
   for (const ConfigFacts& facts : configs) {
-    rows.push_back(
-        {DomainWords(facts.domain_name, facts.domain),
-         facts.mark.config.empty() ? "-" : facts.mark.config,
-         facts.mark.error.empty() ? "attached" : absl::StrCat("error: ", facts.mark.error)});
+    const std::string domain = DomainWords(facts.domain_name, facts.domain);
+    rows.push_back({domain, facts.mark.config.empty() ? "-" : facts.mark.config,
+                    ConfigStatus(facts, buses, servers)});
+    if (!facts.mark.error.empty()) notes.push_back(absl::StrCat(domain, ": ", facts.mark.error));
   }
   return rows;
+}
+
+void AppendNotes(const std::vector<std::string>& notes, std::string& out) {
+  if (!notes.empty()) out.append("\n");
+  for (const std::string& note : notes) out.append(CleanText(note)).append("\n");
 }
 
 // The first row is the heading.
@@ -117,27 +153,32 @@ std::string Tables(const std::vector<BusFacts>& buses, const std::vector<ConfigF
   std::string out;
   std::vector<Row> rows = {
       {"DOMAIN", "BUS", "STATE (FRONT / BACK)", "DEV", "TYPE", "STATUS", "PARAMETERS"}};
-  const std::vector<Row> body = TableRows(buses, servers);
+  std::vector<std::string> notes;
+  const std::vector<Row> body = TableRows(buses, servers, notes);
   rows.insert(rows.end(), body.begin(), body.end());
   AppendTable(std::move(rows), out);
+  AppendNotes(notes, out);
   if (configs.empty()) return out;
+  notes.clear();
   rows = {{"DOMAIN", "CONFIG", "STATUS"}};
-  const std::vector<Row> of_configs = ConfigRows(configs);
+  const std::vector<Row> of_configs = ConfigRows(configs, buses, servers, notes);
   rows.insert(rows.end(), of_configs.begin(), of_configs.end());
   out.append("\n");
   AppendTable(std::move(rows), out);
+  AppendNotes(notes, out);
   return out;
 }
 
-void AddConfig(nlohmann::ordered_json& item, const xenstore::ConfigMark& mark) {
-  item["config"] = mark.config;
-  if (!mark.error.empty()) item["config_error"] = mark.error;
+void AddConfig(nlohmann::ordered_json& item, const ConfigFacts& facts, const std::string& status) {
+  item["config"] = facts.mark.config;
+  item["config_status"] = status;
+  if (!facts.mark.error.empty()) item["config_error"] = facts.mark.error;
 }
 
 // A domain of which there is nothing but what became of its config.
-nlohmann::ordered_json Json(const ConfigFacts& facts) {
+nlohmann::ordered_json Json(const ConfigFacts& facts, const std::string& status) {
   nlohmann::ordered_json item = {{"domain", facts.domain}, {"name", facts.domain_name}};
-  AddConfig(item, facts.mark);
+  AddConfig(item, facts, status);
   item["devices"] = nlohmann::ordered_json::array();
   return item;
 }
@@ -233,14 +274,15 @@ int List(const Arguments& arguments, xenstore::Store& store, Console console,
   for (const BusFacts& bus : buses) {
     all.push_back(Json(bus, servers));
     for (const ConfigFacts& facts : *configs) {
-      if (facts.domain == bus.address.frontend) AddConfig(all.back(), facts.mark);
+      if (facts.domain != bus.address.frontend) continue;
+      AddConfig(all.back(), facts, ConfigStatus(facts, buses, servers));
     }
   }
   for (const ConfigFacts& facts : *configs) {
     const bool shown = std::any_of(buses.begin(), buses.end(), [&](const BusFacts& bus) {
       return bus.address.frontend == facts.domain;
     });
-    if (!shown) all.push_back(Json(facts));
+    if (!shown) all.push_back(Json(facts, ConfigStatus(facts, buses, servers)));
   }
   // Values are bytes and may be no UTF-8; in ASCII there is nothing that a terminal would obey.
   console.Print(absl::StrCat(

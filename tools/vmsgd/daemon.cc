@@ -213,6 +213,9 @@ std::string Daemon::Apply(const Configuration& next) {
   if (!later.empty()) {
     absl::StrAppend(&text, "; takes effect at restart: ", absl::StrJoin(later, ", "));
   }
+  if (const size_t again = supervisor_->TryRefusedAgain(); again > 0) {
+    absl::StrAppend(&text, "; refused entries that are tried again: ", again);
+  }
   return text;
 }
 

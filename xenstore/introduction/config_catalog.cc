@@ -142,7 +142,11 @@ std::vector<std::string> ConfigCatalog::Warnings(const std::string& name) const 
 std::string ConfigCatalog::Surroundings(const std::string& name) const {
   absl::btree_set<std::string> names;
   for (const auto& [identity, file] : files_) {
-    if (file.config.has_value() && file.config->name.has_value()) names.insert(*file.config->name);
+    // Not those that have only a key which is nearly ours.
+    if (file.config.has_value() && file.config->name.has_value() &&
+        file.HasEntriesFor(*file.config->name)) {
+      names.insert(*file.config->name);
+    }
   }
   std::string text = absl::StrCat("no config in ", absl::StrJoin(directories_, " or "),
                                   " has virtio_msg and name = ", Quoted(name));

@@ -58,6 +58,11 @@ absl::StatusOr<Settings> ParseConfig(absl::string_view path, absl::string_view t
       return absl::InvalidArgumentError(
           absl::StrCat(place, "'", name, "' is given a second time; one of the two is not meant"));
     }
+    // A service's directory is not the one that whoever writes the file is in.
+    if (name == "trace" && !value.empty() && value.front() != '/') {
+      return absl::InvalidArgumentError(
+          absl::StrCat(place, name, " = ", value, ": an absolute path is needed"));
+    }
     settings.push_back({name, value, absl::StrCat(place, name, " = ", value)});
   }
   return settings;
