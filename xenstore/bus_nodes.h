@@ -64,6 +64,7 @@ inline constexpr char kHotplugError[] = "hotplug-error";  // why the entry was r
 // Notes, as above.
 inline constexpr char kIoErrors[] = "type/io-errors";  // requests that the disk failed
 inline constexpr char kIoError[] = "type/io-error";    // the last of them
+inline constexpr char kOpenedAs[] = "type/opened-as";  // what was opened last, in words
 // found/<key>: the value that <key> has from now on, where the entry says nothing of it.
 inline constexpr char kFoundKeys[] = "type/found";
 

@@ -130,6 +130,9 @@ struct OpenedDevice {
   // Keys that the entry is to have from now on, where it lacks them: what opening has found out
   // once and must not come out otherwise when it is opened again.
   absl::btree_map<std::string, std::string> found_keys;
+  // What was opened, in words that are others for another file or another size; empty: nothing that
+  // could be another the next time.
+  std::string seen_as;
 
   // The same open files under new descriptors, which `closer` closes (null: whoever lets go of
   // them). ResourceExhausted: there are no more descriptors.

@@ -87,7 +87,8 @@ absl::StatusOr<OpenedDevice> OpenedDevice::Duplicate(
                     .fds = {},
                     .options = options,
                     .health = health,
-                    .found_keys = {}};
+                    .found_keys = {},
+                    .seen_as = {}};
   for (const UniqueFd& fd : fds) {
     UniqueFd duplicate(fcntl(fd.get(), F_DUPFD_CLOEXEC, 0), closer);
     if (!duplicate) {

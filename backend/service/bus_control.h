@@ -170,6 +170,8 @@ class BusControl {
   void ReportHealth(uint16_t number, const std::shared_ptr<DeviceHealth>& health);
   // What opening it has found out, for the next vmsgd.
   void NoteFound(DeviceControl& device);
+  // What is opened now is to be what was opened when this entry was opened before.
+  void CompareWithBefore(DeviceControl& device);
   void CloseElsewhere(DeviceControl& device);
   void OnClosed(uint16_t number, uint64_t ticket);
   size_t opening() const;  // or about to be ready, its last session's files being closed

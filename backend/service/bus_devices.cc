@@ -67,6 +67,7 @@ bool BusControl::OnOpened(uint16_t number, uint64_t ticket, absl::StatusOr<Opene
     LogLine(LogLevel::kDebug, absl::StrCat("device ", number, ": opened"));
     // Before the guest can touch it.
     NoteFound(device);
+    CompareWithBefore(device);
   }
   if (device.leaving) {
     FinishRemoval(number);
@@ -290,6 +291,23 @@ void BusControl::NoteFound(DeviceControl& device) {
   } else if (!absl::IsNotFound(noted)) {
     LogLine(LogLevel::kError, absl::StrCat("device ", device.nodes.number,
                                            ": noting what was found out: ", noted.message()));
+  }
+}
+
+void BusControl::CompareWithBefore(DeviceControl& device) {
+  const std::string& now = device.opened->seen_as;
+  if (now.empty() || gone_ || device.vanished) return;
+  absl::StatusOr<std::string> before =
+      xenstore::NoteOpenedAs(*services_.store, EntryOf(device), now);
+  if (before.ok() && !before->empty() && *before != now) {
+    Log(LogLevel::kWarning,
+        absl::StrCat(name_, " device ", device.nodes.number, ": its image was a ", *before,
+                     " when it was opened before, and is a ", now,
+                     " now: replaced, or its size changed, while no vmsgd had it"));
+  } else if (!before.ok() && !absl::IsNotFound(before.status())) {
+    LogLine(LogLevel::kError,
+            absl::StrCat("device ", device.nodes.number,
+                         ": noting what was opened: ", before.status().message()));
   }
 }
 

@@ -3,7 +3,6 @@
 
 #include <utility>
 
-#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "xenstore/bus_offer.h"
 #include "xenstore/toolstack/bus_creation.h"
@@ -87,6 +86,21 @@ absl::Status NoteFoundKeys(Store& store, const EntryAddress& entry,
     }
     return absl::OkStatus();
   });
+}
+
+absl::StatusOr<std::string> NoteOpenedAs(Store& store, const EntryAddress& entry,
+                                         absl::string_view seen_as) {
+  const std::string node = NodeOf(entry.Path(), kOpenedAs);
+  std::string before;
+  absl::Status noted = store.Transaction([&](NodeAccess& nodes) -> absl::Status {
+    if (absl::Status same = RequireEntry(nodes, entry); !same.ok()) return same;
+    absl::StatusOr<std::string> old = nodes.Read(node);
+    if (!old.ok() && !absl::IsNotFound(old.status())) return old.status();
+    before = old.ok() ? *old : "";
+    return before == seen_as ? absl::OkStatus() : nodes.Write(node, seen_as);
+  });
+  if (!noted.ok()) return noted;
+  return before;
 }
 
 }  // namespace vmsg::xenstore

@@ -8,6 +8,7 @@
 
 #include "absl/container/btree_map.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "xenstore/bus_nodes.h"
 #include "xenstore/entries/entry_id.h"
@@ -33,5 +34,9 @@ absl::Status ReportIoErrors(Store& store, const EntryAddress& entry, uint64_t co
 // serves it next.
 absl::Status NoteFoundKeys(Store& store, const EntryAddress& entry,
                            const absl::btree_map<std::string, std::string>& keys);
+// What the entry names, as it was opened now. Returns what it was when it was opened before; empty:
+// it was not.
+absl::StatusOr<std::string> NoteOpenedAs(Store& store, const EntryAddress& entry,
+                                         absl::string_view seen_as);
 
 }  // namespace vmsg::xenstore

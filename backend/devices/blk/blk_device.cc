@@ -217,7 +217,15 @@ bool BlkDevice::WithinLimits(const BlkRequest& request) const {
 }
 
 void BlkDevice::Transfer(Slot* slot) {
-  if (!WithinLimits(slot->request) || !InsideDisk(slot->request, image_.bytes)) {
+  const bool inside = InsideDisk(slot->request, image_.bytes);
+  if (!inside) {
+    // A driver that keeps to the capacity it read meets this when the image was cut meanwhile.
+    host_->Report(absl::OutOfRangeError(absl::StrCat(
+        slot->request.type == wire::kBlkRequestOut ? "write" : "read", " of ",
+        slot->request.data_bytes, " bytes at sector ", slot->request.sector,
+        " refused: not whole sectors of the ", config_.capacity, " that the disk has")));
+  }
+  if (!inside || !WithinLimits(slot->request)) {
     Finish(slot, wire::kBlkStatusIoError);
     return;
   }

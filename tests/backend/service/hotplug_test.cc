@@ -204,5 +204,73 @@ TEST_F(HotplugTest, DiskErrorsStandInTheEntryUntilItIsOpenedAnew) {
   std::remove(path.c_str());
 }
 
+// A look at an image's errors that is due when its number is another's by then.
+TEST_F(HotplugTest, TheErrorsOfADeviceThatIsGoneAreNotThoseOfTheNextOfItsNumber) {
+  StopService();
+  hold_timers_ = true;
+  service_options_.domain_check_interval = absl::ZeroDuration();
+  StartService();
+  const std::string path = absl::StrCat(::testing::TempDir(), "/vmsg-again-", getpid(), ".img");
+  std::ofstream(path).close();
+  ASSERT_EQ(truncate(path.c_str(), 65536), 0);
+  AddEntry(5, "blk", {{"path", path}});
+  WaitFor(bus_, Node(5, "hotplug-status"), "connected");
+  {
+    auto connection = Connect(guest_);
+    ASSERT_TRUE(connection.ok()) << connection.status();
+    auto client = frontend::DeviceClient::Probe((*connection)->bus(), (*connection)->memory(), 5);
+    ASSERT_TRUE(client.ok()) << client.status();
+    auto disk = frontend::BlkDriver::Create(*std::move(client));
+    ASSERT_TRUE(disk.ok()) << disk.status();
+    auto block = (*connection)->memory().Allocate(4096, 4096);
+    ASSERT_TRUE(block.ok()) << block.status();
+    const auto deadline = frontend::After(std::chrono::seconds(20));
+    ASSERT_EQ(truncate(path.c_str(), 4096), 0);
+    EXPECT_FALSE((*disk)->Read(32768, block->address(), 4096, deadline).ok());
+    WaitFor(bus_, Node(5, "type/io-errors"), "1");
+    EXPECT_FALSE((*disk)->Read(32768, block->address(), 4096, deadline).ok());
+  }
+  ASSERT_TRUE(xenstore::RemoveDevice(*store_, bus_, 5).ok());
+  ASSERT_EQ(truncate(path.c_str(), 65536), 0);
+  AddEntry(5, "blk", {{"path", path}});
+  WaitFor(bus_, Node(5, "hotplug-status"), "connected");
+  EXPECT_EQ(RunHeldTimers(), 1u) << "the next look at the first one's errors";
+  AwaitQuiet();
+  EXPECT_EQ(Read(bus_, Node(5, "type/io-errors")), "(none)");
+  std::remove(path.c_str());
+}
+
+// Replaced or cut while no vmsgd had it: served, but not without a word.
+TEST_F(HotplugTest, AnImageThatIsAnotherThanTheLastTimeIsAWarning) {
+  const std::string path = absl::StrCat(::testing::TempDir(), "/vmsg-seen-", getpid(), ".img");
+  std::ofstream(path).close();
+  ASSERT_EQ(truncate(path.c_str(), 65536), 0);
+  AddEntry(5, "blk", {{"path", path}});
+  WaitFor(bus_, Node(5, "hotplug-status"), "connected");
+  const std::string first = Read(bus_, Node(5, "type/opened-as"));
+  EXPECT_THAT(first, ::testing::EndsWith(" of 65536 bytes"));
+  const auto restart = [&](const std::string& opened_as) {
+    StopService();
+    ::testing::internal::CaptureStderr();
+    backend::SetLogging(backend::LogLevel::kWarning, backend::LogStyle::kPlain);
+    StartService();
+    if (!opened_as.empty()) WaitFor(bus_, Node(5, "type/opened-as"), opened_as);
+    AwaitQuiet();
+    return ::testing::internal::GetCapturedStderr();
+  };
+  StopService();
+  StartService();
+  EXPECT_EQ(restart(first), "") << "the same";
+  std::string cut = first;
+  cut.replace(cut.find(" of 65536"), std::string::npos, " of 4096 bytes");
+  ASSERT_EQ(truncate(path.c_str(), 4096), 0);
+  EXPECT_THAT(restart(cut), ::testing::HasSubstr(absl::StrCat("device 5: its image was a ", first,
+                                                              " when it was opened before, and is "
+                                                              "a ",
+                                                              cut, " now")));
+  EXPECT_EQ(restart(cut), "") << "said once";
+  std::remove(path.c_str());
+}
+
 }  // namespace
 }  // namespace vmsg::testing

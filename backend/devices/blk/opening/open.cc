@@ -4,6 +4,7 @@
 #include <linux/fs.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -178,6 +179,14 @@ absl::Status OpenDirect(const DeviceEntry& entry, const UniqueFd& place, int fla
   return absl::OkStatus();
 }
 
+std::string SeenAs(const struct stat& file, const BlkImage& image) {
+  const bool is_disk = S_ISBLK(file.st_mode);
+  const dev_t device = is_disk ? file.st_rdev : file.st_dev;
+  return absl::StrCat(is_disk ? "disk " : "file ", major(device), ":", minor(device),
+                      is_disk ? "" : absl::StrCat(" inode ", file.st_ino), " of ", image.bytes,
+                      " bytes");
+}
+
 absl::StatusOr<std::string> Serial(const DeviceEntry& entry) {
   std::string serial = KeyOr(entry, "serial", "");
   if (serial.size() > wire::kBlkIdSize) {
@@ -235,7 +244,9 @@ absl::StatusOr<OpenedDevice> OpenBlk(const DeviceEntry& entry) {
   if (absl::Status sized = CheckSize(image, *path); !sized.ok()) return sized;
   const int flags = image.read_only ? O_RDONLY : O_RDWR;
   if (absl::Status direct = OpenDirect(entry, place, flags, &image); !direct.ok()) return direct;
+  std::string seen_as = SeenAs(file, image);
   OpenedDevice opened = PackImage(std::move(image));
+  opened.seen_as = std::move(seen_as);
   // What the guest writes from now on decides nothing any more.
   opened.found_keys["format"] = "raw";
   return opened;
