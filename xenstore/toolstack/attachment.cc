@@ -26,6 +26,7 @@ struct Attached {
   std::string config;  // the file that it is from; empty: none
   std::string type;
   absl::btree_map<std::string, std::string> keys;
+  absl::btree_map<std::string, std::string> remembered;  // nodes of a backend's for the next one
   bool refused = false;
   bool leaving = false;
   bool matched = false;  // by an item
@@ -80,6 +81,19 @@ absl::StatusOr<Attached> Read(NodeAccess& nodes, const BusAddress& bus, uint16_t
   absl::StatusOr<std::string> config = nodes.Read(absl::StrCat(path, "/", kFromConfig));
   if (!config.ok() && !absl::IsNotFound(config.status())) return config.status();
   device.config = config.value_or("");
+  std::vector<std::string> remembered = {kOpenedAs};
+  absl::StatusOr<std::vector<std::string>> found = nodes.List(absl::StrCat(path, "/", kFoundKeys));
+  if (!found.ok() && !absl::IsNotFound(found.status())) return found.status();
+  if (found.ok()) {
+    for (const std::string& key : *found) {
+      remembered.push_back(absl::StrCat(kFoundKeys, "/", key));
+    }
+  }
+  for (const std::string& note : remembered) {
+    absl::StatusOr<std::string> value = nodes.Read(absl::StrCat(path, "/", note));
+    if (!value.ok() && !absl::IsNotFound(value.status())) return value.status();
+    if (value.ok()) device.remembered.emplace(note, *std::move(value));
+  }
   return device;
 }
 
@@ -207,6 +221,8 @@ absl::Status MatchWhatIsThere(NodeAccess& nodes, AttachPlan& plan, const std::st
     const Attached* device = Find(refused, item);
     item.retried = device != nullptr;
     item.from_config = config.empty() && item.retried ? device->config : config;
+    item.remembered.clear();
+    if (item.retried) item.remembered = device->remembered;
   });
   for (const Attached& device : refused) {
     if (!device.matched && (config.empty() || device.config.empty())) continue;
@@ -254,6 +270,7 @@ absl::StatusOr<absl::btree_map<uint32_t, DeviceCreation>> WriteAttachment(
         if (item.attached) continue;
         devices.push_back(
             {item.number, item.entry.type, item.entry.keys, item.from_config, item.id});
+        devices.back().keys.insert(item.remembered.begin(), item.remembered.end());
       }
       if (devices.empty()) continue;
       absl::StatusOr<DeviceCreation> creation = AddDevicesWithin(nodes, plan.bus(id), devices);

@@ -26,6 +26,8 @@ struct AttachItem {
   bool retried = false;          // it was refused under that number, and is tried again as it reads
   std::string from_config = {};  // the file that the entry is noted to be from; empty: none
   std::string id = {};           // of the entry that was written, or was there
+  // Notes of a refused entry's that stay: what a backend that once had it open knew.
+  absl::btree_map<std::string, std::string> remembered = {};
 
   bool Known() const { return attached || retried; }
 };

@@ -107,6 +107,24 @@ TEST_F(ConfigAgainTest, WhatWasRefusedIsTriedAgainUnderItsNumberWhoeverAttachedI
   EXPECT_EQ(tree_.Value(Path(3) + "type/from-config"), "/etc/xen/g1.cfg");
 }
 
+// Such as a raw disk on which the guest has written what is another format's, and whose file was
+// away for a while.
+TEST_F(ConfigAgainTest, WhatIsTriedAgainKeepsWhatVmsgdKnewOfIt) {
+  ASSERT_TRUE(Attach({"type=blk,path=/a"}).ok());
+  tree_.Set(Path(0) + "type/found/format", "raw");
+  tree_.Set(Path(0) + "type/opened-as", "file 8:1 inode 7 of 512 bytes");
+  Answer(0, "error");
+  ASSERT_TRUE(Attach({"type=blk,path=/a"}).ok());
+  EXPECT_TRUE(plan_.buses[0][0].retried);
+  EXPECT_FALSE(tree_.Has(Path(0) + "hotplug-status"));
+  EXPECT_EQ(tree_.Value(Path(0) + "type/found/format"), "raw");
+  EXPECT_EQ(tree_.Value(Path(0) + "type/opened-as"), "file 8:1 inode 7 of 512 bytes");
+  // Another entry is another disk.
+  Answer(0, "error");
+  ASSERT_TRUE(Attach({"type=blk,path=/b"}).ok());
+  EXPECT_FALSE(tree_.Has(Path(0) + "type/found/format"));
+}
+
 TEST_F(ConfigAgainTest, ACommitThatMeetsOthersLooksAgain) {
   ASSERT_TRUE(Attach({"type=rng"}).ok());
   tree_.FailCommits(3);
