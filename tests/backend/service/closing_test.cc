@@ -180,5 +180,25 @@ TEST_F(ClosingTest, GuestThatConnectsAgainAndAgainHasNoMoreFilesOpen) {
   EXPECT_EQ((*connection)->Close(), absl::OkStatus());
 }
 
+// SIGTERM while the disk does not answer: the service ends within its limit, and says what did not.
+TEST_F(ClosingTest, TheServiceEndsWithinALimitAlthoughABusDoesNot) {
+  StopService();
+  hold_timers_ = true;
+  service_options_.domain_check_interval = absl::ZeroDuration();
+  StartService();
+  WaitFor(bus_, "device/5/hotplug-status", "connected");
+  Hold(true);
+  loop_->Post([this] { supervisor_->Stop(); });
+  AwaitClosing();
+  EXPECT_EQ(RunHeldTimers(), 1u);
+  thread_.join();
+  ASSERT_TRUE(stopped_.has_value());
+  EXPECT_EQ(stopped_->code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_THAT(std::string(stopped_->message()), ::testing::HasSubstr("1 buses did not end in 10s"));
+  Hold(false);
+  supervisor_.reset();
+  loop_.reset();
+}
+
 }  // namespace
 }  // namespace vmsg::testing

@@ -6,6 +6,7 @@
 #include <poll.h>
 
 #include <functional>
+#include <future>
 #include <memory>
 #include <optional>
 #include <string>
@@ -18,6 +19,7 @@
 #include "backend/runtime/rate_limited_log.h"
 #include "backend/service/supervisor.h"
 #include "frontend-model/bus/bus_connection.h"
+#include "tests/backend/service/held_timers.h"
 #include "tests/backend/service/hooked_platform.h"
 #include "tests/emulated-xen/emulated_xen.h"
 #include "xenstore/store.h"
@@ -53,7 +55,8 @@ class ServiceRig : public ::testing::Test {
 
   void StartService() {
     loop_ = backend::NewEpollLoop(absl::ZeroDuration());
-    auto supervisor = backend::Supervisor::Start(loop_.get(), *platform_, service_options_,
+    timers_ = std::make_unique<HeldTimers>(loop_.get());
+    auto supervisor = backend::Supervisor::Start(ServiceLoop(), *platform_, service_options_,
                                                  [this](absl::Status status) {
                                                    stopped_ = std::move(status);
                                                    loop_->Stop();
@@ -61,6 +64,16 @@ class ServiceRig : public ::testing::Test {
     ASSERT_TRUE(supervisor.ok()) << supervisor.status();
     supervisor_ = *std::move(supervisor);
     thread_ = std::thread([this] { loop_->Run(); });
+  }
+  backend::EventLoop* ServiceLoop() {
+    if (hold_timers_) return timers_.get();
+    return loop_.get();
+  }
+  // The long timers that are held, run on the loop's thread.
+  size_t RunHeldTimers() {
+    std::promise<size_t> ran;
+    loop_->Post([&] { ran.set_value(timers_->RunHeld()); });
+    return ran.get_future().get();
   }
   // As SIGTERM.
   void StopService() {
@@ -142,6 +155,8 @@ class ServiceRig : public ::testing::Test {
     ASSERT_TRUE(xenstore::WriteState(*store_, bus.FrontendPath(), state).ok());
   }
 
+  bool hold_timers_ = false;  // before StartService
+  std::unique_ptr<HeldTimers> timers_;
   backend::ServiceOptions service_options_ = {.io_threads = 1, .max_window_pages = 2048};
   std::unique_ptr<test::EmulatedXen> xen_;
   std::unique_ptr<HookedPlatform> platform_;

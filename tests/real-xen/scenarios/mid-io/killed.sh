@@ -3,6 +3,7 @@
 # harm, nothing stays mapped, the guest's frontend goes on with the next vmsgd, and what was flushed is
 # on the disk.
 # machine: pv pvh-dom0
+# long: pvh-dom0
 # slow-disk: 8
 # seconds: 900
 start_vmsgd
