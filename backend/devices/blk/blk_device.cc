@@ -217,15 +217,10 @@ bool BlkDevice::WithinLimits(const BlkRequest& request) const {
 }
 
 void BlkDevice::Transfer(Slot* slot) {
-  const bool inside = InsideDisk(slot->request, image_.bytes);
-  if (!inside) {
-    // A driver that keeps to the capacity it read meets this when the image was cut meanwhile.
-    host_->Report(absl::OutOfRangeError(absl::StrCat(
-        slot->request.type == wire::kBlkRequestOut ? "write" : "read", " of ",
-        slot->request.data_bytes, " bytes at sector ", slot->request.sector,
-        " refused: not whole sectors of the ", config_.capacity, " that the disk has")));
-  }
-  if (!inside || !WithinLimits(slot->request)) {
+  const absl::Status inside = CheckInsideDisk(slot->request, image_.bytes);
+  // A driver that keeps to the capacity it read meets this when the image was cut meanwhile.
+  if (!inside.ok()) host_->Report(inside);
+  if (!inside.ok() || !WithinLimits(slot->request)) {
     Finish(slot, wire::kBlkStatusIoError);
     return;
   }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "backend/devices/blk/request.h"
 
+#include "absl/strings/str_cat.h"
 #include "backend/virtqueue/guest_bytes.h"
 
 namespace vmsg::backend {
@@ -30,10 +31,16 @@ BlkParse ParseBlkRequest(const DescriptorChain& chain, BlkRequest* request) {
   return BlkParse::kOk;
 }
 
-bool InsideDisk(const BlkRequest& request, uint64_t disk_bytes) {
+absl::Status CheckInsideDisk(const BlkRequest& request, uint64_t disk_bytes) {
   const uint64_t capacity = disk_bytes / wire::kBlkSectorSize;
-  return request.data_bytes % wire::kBlkSectorSize == 0 && request.sector <= capacity &&
-         request.data_bytes / wire::kBlkSectorSize <= capacity - request.sector;
+  if (request.data_bytes % wire::kBlkSectorSize == 0 && request.sector <= capacity &&
+      request.data_bytes / wire::kBlkSectorSize <= capacity - request.sector) {
+    return absl::OkStatus();
+  }
+  return absl::OutOfRangeError(absl::StrCat(request.type == wire::kBlkRequestOut ? "write" : "read",
+                                            " of ", request.data_bytes, " bytes at sector ",
+                                            request.sector, " refused: not whole sectors of the ",
+                                            capacity, " that the disk has"));
 }
 
 }  // namespace vmsg::backend

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 
+#include "absl/status/status.h"
 #include "backend/virtqueue/split_queue.h"
 #include "virtio-msg/virtio_blk.h"
 
@@ -29,7 +30,8 @@ enum class BlkParse {
 // Reuses the memory of `request`.
 BlkParse ParseBlkRequest(const DescriptorChain& chain, BlkRequest* request);
 
-// True when sector and data_bytes describe whole sectors inside a disk of `disk_bytes`.
-bool InsideDisk(const BlkRequest& request, uint64_t disk_bytes);
+// OutOfRange, with what was asked for, unless sector and data_bytes describe whole sectors inside a
+// disk of `disk_bytes`.
+absl::Status CheckInsideDisk(const BlkRequest& request, uint64_t disk_bytes);
 
 }  // namespace vmsg::backend

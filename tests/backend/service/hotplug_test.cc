@@ -230,7 +230,7 @@ TEST_F(HotplugTest, TheErrorsOfADeviceThatIsGoneAreNotThoseOfTheNextOfItsNumber)
     WaitFor(bus_, Node(5, "type/io-errors"), "1");
     EXPECT_FALSE((*disk)->Read(32768, block->address(), 4096, deadline).ok());
   }
-  ASSERT_TRUE(xenstore::RemoveDevice(*store_, bus_, 5).ok());
+  ASSERT_TRUE(xenstore::RemoveEntry(*store_, {bus_, 5, ""}).ok());
   ASSERT_EQ(truncate(path.c_str(), 65536), 0);
   AddEntry(5, "blk", {{"path", path}});
   WaitFor(bus_, Node(5, "hotplug-status"), "connected");

@@ -90,7 +90,7 @@ TEST(BlkRequestTest, RangesAreCheckedWithoutOverflow) {
     BlkRequest request;
     request.sector = sector;
     request.data_bytes = bytes;
-    return InsideDisk(request, kDisk);
+    return CheckInsideDisk(request, kDisk).ok();
   };
   EXPECT_TRUE(inside(0, kDisk));
   EXPECT_TRUE(inside(99, 512));

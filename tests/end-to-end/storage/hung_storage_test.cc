@@ -136,7 +136,7 @@ TEST_F(HungStorageTest, NoOtherServesWhileTheKernelWorksForOneThatWasKilled) {
   EXPECT_TRUE(Await([&] {
     const auto list = machine_->Ctl({"list"});
     told = list.ok() ? list->err : std::string(list.status().message());
-    return absl::StrContains(told, absl::StrCat("process ", killed, ", has ended"));
+    return absl::StrContains(told, absl::StrCat("process ", killed, ", is ending"));
   })) << told;
   reader->Signal(SIGKILL);
   reader->Wait();
