@@ -2,6 +2,7 @@
 # A guest's own kernel has the devices: unmodified virtio_blk, virtio_rng and virtio_console on our
 # bus, a file system on /dev/vda, and both sides agree on what is in it.
 # machine: pv pvh
+# long: pvh
 say "three devices, and the guest's kernel loads the driver"
 mkdir -p /srv
 truncate -s 64M /srv/g1.img
