@@ -160,6 +160,7 @@ class BusControl {
   void DevicesDetached();
   void Report(DeviceControl& device, const absl::Status& status);
   void ReportRemoval(DeviceControl& device, const char* status);
+  void RemoveEntry(const xenstore::EntryAddress& entry);
   xenstore::EntryAddress EntryOf(const DeviceControl& device) const {
     return {address_, device.nodes.number, device.nodes.id};
   }

@@ -171,6 +171,12 @@ void BusControl::RemoveDevice(uint16_t number, bool force) {
   auto entry = devices_.find(number);
   if (entry == devices_.end()) return;
   DeviceControl& device = entry->second;
+  // The number's entry is the one that waits, of which nothing is open yet.
+  if (device.next.has_value()) {
+    RemoveEntry({address_, number, device.next->id});
+    device.next.reset();
+    if (device.leaving) return;
+  }
   device.leaving = true;
   switch (device.state) {
     case DeviceState::kOpening:
@@ -191,6 +197,10 @@ void BusControl::RemoveDevice(uint16_t number, bool force) {
 void BusControl::DeviceVanished(uint16_t number) {
   auto entry = devices_.find(number);
   if (entry == devices_.end()) return;
+  if (entry->second.next.has_value()) {
+    entry->second.next.reset();
+    return;
+  }
   entry->second.vanished = true;
   RemoveDevice(number, /*force=*/true);
 }
@@ -215,6 +225,14 @@ void BusControl::ReportRemoval(DeviceControl& device, const char* status) {
   xenstore::ReportRemoval(*services_.store, EntryOf(device), status).IgnoreError();
 }
 
+void BusControl::RemoveEntry(const xenstore::EntryAddress& entry) {
+  absl::Status status = xenstore::RemoveLeavingEntry(*services_.store, entry);
+  if (!status.ok() && !absl::IsNotFound(status)) {
+    Log(LogLevel::kError,
+        absl::StrCat(name_, " device ", entry.number, ": removing its entry: ", status.message()));
+  }
+}
+
 void BusControl::FinishRemoval(uint16_t number) {
   auto entry = devices_.find(number);
   if (entry == devices_.end() || !entry->second.leaving) return;
@@ -223,13 +241,7 @@ void BusControl::FinishRemoval(uint16_t number) {
   entry->second.state = DeviceState::kFailed;
   CloseElsewhere(entry->second);
   if (entry->second.closing) return;
-  if (!entry->second.vanished) {
-    absl::Status status = xenstore::RemoveLeavingEntry(*services_.store, EntryOf(entry->second));
-    if (!status.ok() && !absl::IsNotFound(status)) {
-      Log(LogLevel::kError,
-          absl::StrCat(name_, " device ", number, ": removing its entry: ", status.message()));
-    }
-  }
+  if (!entry->second.vanished) RemoveEntry(EntryOf(entry->second));
   Log(LogLevel::kInfo, absl::StrCat(name_, " device ", number, ": removed"));
   QuotaIsOver(entry->second);
   std::optional<xenstore::DeviceNodes> next = std::move(entry->second.next);

@@ -92,6 +92,7 @@ void BlkDevice::OnReset() {
   host_ = nullptr;
   features_ = 0;
   dirty_queues_ = 0;
+  outside_reported_ = false;
   config_.writeback = image_.writethrough ? 0 : 1;
 }
 
@@ -218,8 +219,9 @@ bool BlkDevice::WithinLimits(const BlkRequest& request) const {
 
 void BlkDevice::Transfer(Slot* slot) {
   const absl::Status inside = CheckInsideDisk(slot->request, image_.bytes);
-  // A driver that keeps to the capacity it read meets this when the image was cut meanwhile.
-  if (!inside.ok()) host_->Report(inside);
+  // A driver that keeps to the capacity it read meets this when the image was cut meanwhile. Once:
+  // its guest's lines are few, and others may matter more.
+  if (!inside.ok() && !std::exchange(outside_reported_, true)) host_->Report(inside);
   if (!inside.ok() || !WithinLimits(slot->request)) {
     Finish(slot, wire::kBlkStatusIoError);
     return;

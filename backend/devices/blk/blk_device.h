@@ -99,7 +99,8 @@ class BlkDevice final : public Device, private BatchListener, private FlushOwner
   std::vector<std::unique_ptr<Slot[]>> slots_;
   Slot* free_slots_ = nullptr;
   uint32_t slots_in_use_ = 0;
-  uint32_t dirty_queues_ = 0;  // a bit for each queue with something returned and not published
+  bool outside_reported_ = false;  // to this driver
+  uint32_t dirty_queues_ = 0;      // a bit for each queue with something returned and not published
 };
 
 }  // namespace vmsg::backend

@@ -236,6 +236,38 @@ TEST_P(AddedWhileDrainingTest, AnEntryIsOpenedBehindTheSession) {
 INSTANTIATE_TEST_SUITE_P(OfAnotherNumberAndMadeAnew, AddedWhileDrainingTest,
                          ::testing::Values(7, 0));
 
+// An entry that waits for its number's last device is itself removed, or vanishes: it is never
+// opened.
+class RemovedWhileWaitingTest : public BusDevicesTest,
+                                public ::testing::WithParamInterface<bool> {};
+TEST_P(RemovedWhileWaitingTest, AnEntryIsNotServedWhenItsTurnComes) {
+  Appear();
+  Add(0, "blk", {{"path", dir_.File("disk", 65536)}});
+  EXPECT_EQ(AwaitAnswer(0), "connected (none)");
+  ASSERT_NO_FATAL_FAILURE(Connect());
+  Frontend(XenbusState::kClosing);
+  RemoveEntry(0);
+  const std::string link = dir_ / "console";
+  Add(0, "console", {{"pty", link}});
+  if (GetParam()) {
+    ASSERT_TRUE(xenstore::RequestDeviceRemoval(*store_, bus_, 0, /*force=*/false).ok());
+    control_->RemoveDevice(0, /*force=*/false);
+    EXPECT_EQ(Node("device/0/type"), "(none)") << "at once: nothing of it is open";
+  } else {
+    RemoveEntry(0);
+  }
+  // What is opened behind the session, and then what is opened after that.
+  for (const uint16_t number : {1, 2}) {
+    Add(number, "rng", {});
+    EXPECT_EQ(AwaitAnswer(number), "connected (none)");
+  }
+  EXPECT_FALSE(std::filesystem::is_symlink(link));
+  // The number is free.
+  Add(0, "console", {{"pty", link}});
+  EXPECT_EQ(AwaitAnswer(0), "connected (none)");
+}
+INSTANTIATE_TEST_SUITE_P(AskedAndVanished, RemovedWhileWaitingTest, ::testing::Bool());
+
 // vmsgctl says by it whom a removal waits for.
 TEST_F(BusDevicesTest, AForcedRemovalSaysThatItWaitsForTheDevice) {
   Appear();

@@ -249,8 +249,11 @@ TEST_F(HotplugTest, AnImageThatIsAnotherThanTheLastTimeIsAWarning) {
   WaitFor(bus_, Node(5, "hotplug-status"), "connected");
   const std::string first = Read(bus_, Node(5, "type/opened-as"));
   EXPECT_THAT(first, ::testing::EndsWith(" of 65536 bytes"));
-  const auto restart = [&](const std::string& opened_as) {
+  const auto restart = [&](
+                           const std::string& opened_as,
+                           const std::function<void()>& change = [] {}) {
     StopService();
+    change();
     ::testing::internal::CaptureStderr();
     backend::SetLogging(backend::LogLevel::kWarning, backend::LogStyle::kPlain);
     StartService();
@@ -269,6 +272,13 @@ TEST_F(HotplugTest, AnImageThatIsAnotherThanTheLastTimeIsAWarning) {
                                                               "a ",
                                                               cut, " now")));
   EXPECT_EQ(restart(cut), "") << "said once";
+  // Of the same size, and on many file systems of the same number.
+  const auto replace = [&] {
+    ASSERT_EQ(std::remove(path.c_str()), 0);
+    std::ofstream(path).close();
+    ASSERT_EQ(truncate(path.c_str(), 4096), 0);
+  };
+  EXPECT_THAT(restart("", replace), ::testing::HasSubstr("device 5: its image was a "));
   std::remove(path.c_str());
 }
 

@@ -90,10 +90,10 @@ TEST_P(BlkDeviceTest, OutOfRangeAndOverflowingSectorsAreErrors) {
   EXPECT_EQ(io.pending(), 0u) << "nothing reaches the disk";
   for (int i = 0; i < 5; ++i) EXPECT_EQ(Status(i), wire::kBlkStatusIoError) << i;
   EXPECT_EQ(rig->Used(0).size(), 5u);
-  // Such as a driver meets whose image was cut: whoever looks after it finds out why.
-  ASSERT_EQ(rig->reports().size(), 5u);
-  EXPECT_EQ(rig->reports()[1].message(),
-            "write of 1024 bytes at sector 255 refused: not whole sectors of the 256 that the disk "
+  // Such as a driver meets whose image was cut: whoever looks after it finds out why, once.
+  ASSERT_EQ(rig->reports().size(), 1u);
+  EXPECT_EQ(rig->reports()[0].message(),
+            "read of 512 bytes at sector 256 refused: not whole sectors of the 256 that the disk "
             "has");
 }
 

@@ -179,12 +179,21 @@ absl::Status OpenDirect(const DeviceEntry& entry, const UniqueFd& place, int fla
   return absl::OkStatus();
 }
 
-std::string SeenAs(const struct stat& file, const BlkImage& image) {
+// A file system gives the number of a removed file to the next one, which is younger.
+std::string Birth(int fd) {
+  struct statx more = {};
+  if (statx(fd, "", AT_EMPTY_PATH, STATX_BTIME, &more) != 0 || (more.stx_mask & STATX_BTIME) == 0) {
+    return "";
+  }
+  return absl::StrCat(" of ", more.stx_btime.tv_sec, ".", more.stx_btime.tv_nsec);
+}
+
+std::string SeenAs(int fd, const struct stat& file, const BlkImage& image) {
   const bool is_disk = S_ISBLK(file.st_mode);
   const dev_t device = is_disk ? file.st_rdev : file.st_dev;
   return absl::StrCat(is_disk ? "disk " : "file ", major(device), ":", minor(device),
-                      is_disk ? "" : absl::StrCat(" inode ", file.st_ino), " of ", image.bytes,
-                      " bytes");
+                      is_disk ? "" : absl::StrCat(" inode ", file.st_ino, Birth(fd)), " of ",
+                      image.bytes, " bytes");
 }
 
 absl::StatusOr<std::string> Serial(const DeviceEntry& entry) {
@@ -244,7 +253,7 @@ absl::StatusOr<OpenedDevice> OpenBlk(const DeviceEntry& entry) {
   if (absl::Status sized = CheckSize(image, *path); !sized.ok()) return sized;
   const int flags = image.read_only ? O_RDONLY : O_RDWR;
   if (absl::Status direct = OpenDirect(entry, place, flags, &image); !direct.ok()) return direct;
-  std::string seen_as = SeenAs(file, image);
+  std::string seen_as = SeenAs(place.get(), file, image);
   OpenedDevice opened = PackImage(std::move(image));
   opened.seen_as = std::move(seen_as);
   // What the guest writes from now on decides nothing any more.
