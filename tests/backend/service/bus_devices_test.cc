@@ -2,12 +2,14 @@
 // Device entries of one bus that change while a worker opens what they name, or while the session
 // that had them drains. The control's loop runs only when the test says so: what comes back to it
 // from workers and from the I/O thread waits there.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <filesystem>
+#include <fstream>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -193,6 +195,25 @@ TEST_F(BusDevicesTest, WhatWasOpenedIsItsOwnEntrysAndNoOtherOfItsNumber) {
   // Nor is it held.
   Add(8, "blk", {{"path", first}});
   EXPECT_EQ(AwaitAnswer(8), "connected (none)");
+}
+
+// A raw disk stays one, whatever its guest has written since.
+TEST_F(BusDevicesTest, WhatWasFoundOutStandsWhenAnEntryIsOpenedAgain) {
+  const std::string image = dir_.File("disk", 65536);
+  Appear();
+  Add(7, "blk", {{"path", image}});
+  EXPECT_EQ(AwaitAnswer(7), "connected (none)");
+  EXPECT_EQ(Node("device/7/type/found/format"), "raw");
+  RemoveEntry(7);
+  std::ofstream(image, std::ios::in) << "QFI\xfb";
+  Add(7, "blk", {{"path", image}});
+  EXPECT_THAT(AwaitAnswer(7), ::testing::HasSubstr("qcow2"));
+  RemoveEntry(7);
+  const Keys keys = {{"path", image}};
+  ASSERT_TRUE(
+      xenstore::AddDevices(*store_, bus_, {{.number = 7, .type = "blk", .keys = keys}}).ok());
+  control_->AddDevice({.number = 7, .type = "blk", .keys = keys, .found = {{"format", "raw"}}});
+  EXPECT_EQ(AwaitAnswer(7), "connected (none)");
 }
 
 TEST_F(BusDevicesTest, AnEntryIsMadeAnewWhileItIsBeingOpened) {

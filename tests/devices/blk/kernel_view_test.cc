@@ -118,6 +118,7 @@ TEST_F(KernelViewTest, DisksOfXensOwnBackend) {
     Write(std::string("sys/bus/xen-backend/devices/") + name + "/mode", std::string(mode) + "\n");
   }
   EXPECT_THAT(Uses(makedev(253, 10)), ElementsAre(HasSubstr("vbd-3-51712 of a guest")));
+  EXPECT_THAT(Uses(makedev(253, 10), true), ElementsAre(HasSubstr("vbd-3-51712"))) << "it writes";
   EXPECT_THAT(Uses(makedev(253, 11)), ElementsAre(HasSubstr("vbd-4-51712")));
   EXPECT_THAT(Uses(makedev(253, 11), true), IsEmpty());
   EXPECT_THAT(Uses(makedev(253, 12)), IsEmpty());
