@@ -32,7 +32,7 @@ class StoreThreadTest : public ::testing::Test {
   std::unique_ptr<StoreThread> Start(absl::Duration patience) {
     backend::SetLogging(backend::LogLevel::kWarning, backend::LogStyle::kPlain);
     auto thread = StoreThread::Start(
-        "the config thread", tree_.Connect(0),
+        "the config thread", Tree().Connect(0),
         [this](xenstore::Store&) -> absl::StatusOr<StoreThread::Process> {
           return [this, mark = std::make_unique<EndMark>(&ended_)]() -> absl::StatusOr<bool> {
             begun_.Notify();
@@ -46,7 +46,12 @@ class StoreThreadTest : public ::testing::Test {
     return *std::move(thread);
   }
 
-  xenstore::MemoryTree tree_;
+  // The thread lets go of its store last, when nobody waits for it any more.
+  static xenstore::MemoryTree& Tree() {
+    static auto* const tree = new xenstore::MemoryTree;
+    return *tree;
+  }
+
   absl::Notification begun_, answer_, ended_;
 };
 
