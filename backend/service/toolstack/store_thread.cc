@@ -5,6 +5,7 @@
 #include <sys/eventfd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
@@ -14,6 +15,12 @@
 #include "backend/runtime/rate_limited_log.h"
 
 namespace vmsg::backend {
+namespace {
+
+// A turn takes milliseconds unless the disk hangs.
+constexpr std::chrono::seconds kEndPatience{5};
+
+}  // namespace
 
 struct StoreThread::Shared {
   std::string name;
@@ -54,8 +61,7 @@ struct StoreThread::Shared {
 };
 
 absl::StatusOr<std::unique_ptr<StoreThread>> StoreThread::Start(
-    const std::string& name, std::unique_ptr<xenstore::Store> store, Make make,
-    absl::Duration patience) {
+    const std::string& name, std::unique_ptr<xenstore::Store> store, Make make) {
   auto shared = std::make_shared<Shared>();
   shared->name = name;
   shared->store = std::move(store);
@@ -64,17 +70,14 @@ absl::StatusOr<std::unique_ptr<StoreThread>> StoreThread::Start(
   std::thread([shared, make = std::move(make)]() mutable {
     shared->Run(std::move(make));
   }).detach();
-  return std::unique_ptr<StoreThread>(new StoreThread(std::move(shared), patience));
+  return std::unique_ptr<StoreThread>(new StoreThread(std::move(shared)));
 }
 
 StoreThread::~StoreThread() {
   std::unique_lock lock(shared_->mutex);
   shared_->stopping = true;
   eventfd_write(shared_->stop.get(), 1);
-  if (shared_->changed.wait_for(lock, absl::ToChronoMilliseconds(patience_),
-                                [this] { return shared_->ended; })) {
-    return;
-  }
+  if (shared_->changed.wait_for(lock, kEndPatience, [this] { return shared_->ended; })) return;
   Log(LogLevel::kWarning, absl::StrCat(shared_->name, " hangs; it is left behind"));
 }
 

@@ -22,24 +22,18 @@ class StoreThread {
   // ends the thread.
   using Make = absl::AnyInvocable<absl::StatusOr<Process>(xenstore::Store&)>;
 
-  // A turn takes milliseconds unless the disk hangs.
-  static constexpr absl::Duration kPatience = absl::Seconds(5);
-
-  // `name`: for the log. `patience`: how long its end is waited for.
+  // `name`: for the log.
   static absl::StatusOr<std::unique_ptr<StoreThread>> Start(const std::string& name,
                                                             std::unique_ptr<xenstore::Store> store,
-                                                            Make make,
-                                                            absl::Duration patience = kPatience);
-  // Waits for its end, but not longer for a disk that does not answer: then the thread is left to
-  // the end of the program.
+                                                            Make make);
+  // Waits for its end, but not for a disk that does not answer: then the thread is left to the end
+  // of the program.
   ~StoreThread();
 
  private:
   struct Shared;
-  StoreThread(std::shared_ptr<Shared> shared, absl::Duration patience)
-      : shared_(std::move(shared)), patience_(patience) {}
+  explicit StoreThread(std::shared_ptr<Shared> shared) : shared_(std::move(shared)) {}
   const std::shared_ptr<Shared> shared_;
-  const absl::Duration patience_;
 };
 
 }  // namespace vmsg::backend
