@@ -63,7 +63,6 @@ namespace {
 
 using ::testing::Contains;
 using ::testing::Not;
-using xenstore::XenbusState;
 
 class ClosingTest : public ServiceRig {
  protected:
