@@ -24,7 +24,7 @@ class Poller {
   virtual bool PrepareToSleep() = 0;
   // True: what comes next comes most likely from storage. Its end is an interrupt that wakes the
   // thread, so spinning for it saves little, takes a processor for as long as the disk works, and
-  // in a virtual machine delays that very interrupt. Asked after each turn of a short spin.
+  // in a virtual machine may delay that very interrupt. Asked after each turn of a short spin.
   virtual bool AwaitsStorage() const { return false; }
 };
 

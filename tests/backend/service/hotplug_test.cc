@@ -7,6 +7,7 @@
 
 #include <cstdio>
 #include <fstream>
+#include <functional>
 
 #include "frontend-model/drivers/blk_driver.h"
 #include "frontend-model/transport/device_client.h"
@@ -47,6 +48,31 @@ class HotplugTest : public ServiceRig {
   }
   static std::string Node(uint16_t number, const std::string& node) {
     return absl::StrCat("device/", number, "/", node);
+  }
+  // The path of an image of 64 KiB that device 5 has, connected.
+  std::string AddImage(const std::string& name) {
+    const std::string path =
+        absl::StrCat(::testing::TempDir(), "/vmsg-", name, "-", getpid(), ".img");
+    std::ofstream(path).close();
+    EXPECT_EQ(truncate(path.c_str(), 65536), 0);
+    AddEntry(5, "blk", {{"path", path}});
+    WaitFor(bus_, Node(5, "hotplug-status"), "connected");
+    return path;
+  }
+  // A driver of device 5 does `use` with what reads 4 KiB at 32 KiB.
+  void DriveDisk(const std::function<void(const std::function<absl::Status()>& read)>& use) {
+    auto connection = Connect(guest_);
+    ASSERT_TRUE(connection.ok()) << connection.status();
+    auto client = frontend::DeviceClient::Probe((*connection)->bus(), (*connection)->memory(), 5);
+    ASSERT_TRUE(client.ok()) << client.status();
+    auto disk = frontend::BlkDriver::Create(*std::move(client));
+    ASSERT_TRUE(disk.ok()) << disk.status();
+    auto block = (*connection)->memory().Allocate(4096, 4096);
+    ASSERT_TRUE(block.ok()) << block.status();
+    use([&] {
+      return (*disk)->Read(32768, block->address(), 4096,
+                           frontend::After(std::chrono::seconds(20)));
+    });
   }
   grants::DomainId guest_ = 0;
   xenstore::BusAddress bus_;
@@ -173,29 +199,16 @@ TEST_F(HotplugTest, ManyDevicesOfOneBusAreAllThere) {
 
 // Where the administrator looks; a disk that fails is silent otherwise.
 TEST_F(HotplugTest, DiskErrorsStandInTheEntryUntilItIsOpenedAnew) {
-  const std::string path = absl::StrCat(::testing::TempDir(), "/vmsg-io-errors-", getpid(), ".img");
-  std::ofstream(path).close();
-  ASSERT_EQ(truncate(path.c_str(), 65536), 0);
-  AddEntry(5, "blk", {{"path", path}});
-  WaitFor(bus_, Node(5, "hotplug-status"), "connected");
+  const std::string path = AddImage("io-errors");
   EXPECT_EQ(Read(bus_, Node(5, "type/io-errors")), "(none)");
-  {
-    auto connection = Connect(guest_);
-    ASSERT_TRUE(connection.ok()) << connection.status();
-    auto client = frontend::DeviceClient::Probe((*connection)->bus(), (*connection)->memory(), 5);
-    ASSERT_TRUE(client.ok()) << client.status();
-    auto disk = frontend::BlkDriver::Create(*std::move(client));
-    ASSERT_TRUE(disk.ok()) << disk.status();
-    auto block = (*connection)->memory().Allocate(4096, 4096);
-    ASSERT_TRUE(block.ok()) << block.status();
-    const auto deadline = frontend::After(std::chrono::seconds(20));
-    EXPECT_TRUE((*disk)->Read(32768, block->address(), 4096, deadline).ok());
+  DriveDisk([&](const std::function<absl::Status()>& read) {
+    EXPECT_TRUE(read().ok());
     ASSERT_EQ(truncate(path.c_str(), 4096), 0);
-    EXPECT_FALSE((*disk)->Read(32768, block->address(), 4096, deadline).ok());
+    EXPECT_FALSE(read().ok());
     WaitFor(bus_, Node(5, "type/io-errors"), "1");
     EXPECT_EQ(Read(bus_, Node(5, "type/io-error")),
               "read of 4096 bytes at 32768: the file ends before");
-  }
+  });
   StopService();
   ASSERT_EQ(truncate(path.c_str(), 65536), 0);
   StartService();
@@ -210,26 +223,13 @@ TEST_F(HotplugTest, TheErrorsOfADeviceThatIsGoneAreNotThoseOfTheNextOfItsNumber)
   hold_timers_ = true;
   service_options_.domain_check_interval = absl::ZeroDuration();
   StartService();
-  const std::string path = absl::StrCat(::testing::TempDir(), "/vmsg-again-", getpid(), ".img");
-  std::ofstream(path).close();
-  ASSERT_EQ(truncate(path.c_str(), 65536), 0);
-  AddEntry(5, "blk", {{"path", path}});
-  WaitFor(bus_, Node(5, "hotplug-status"), "connected");
-  {
-    auto connection = Connect(guest_);
-    ASSERT_TRUE(connection.ok()) << connection.status();
-    auto client = frontend::DeviceClient::Probe((*connection)->bus(), (*connection)->memory(), 5);
-    ASSERT_TRUE(client.ok()) << client.status();
-    auto disk = frontend::BlkDriver::Create(*std::move(client));
-    ASSERT_TRUE(disk.ok()) << disk.status();
-    auto block = (*connection)->memory().Allocate(4096, 4096);
-    ASSERT_TRUE(block.ok()) << block.status();
-    const auto deadline = frontend::After(std::chrono::seconds(20));
+  const std::string path = AddImage("again");
+  DriveDisk([&](const std::function<absl::Status()>& read) {
     ASSERT_EQ(truncate(path.c_str(), 4096), 0);
-    EXPECT_FALSE((*disk)->Read(32768, block->address(), 4096, deadline).ok());
+    EXPECT_FALSE(read().ok());
     WaitFor(bus_, Node(5, "type/io-errors"), "1");
-    EXPECT_FALSE((*disk)->Read(32768, block->address(), 4096, deadline).ok());
-  }
+    EXPECT_FALSE(read().ok());
+  });
   ASSERT_TRUE(xenstore::RemoveEntry(*store_, {bus_, 5, ""}).ok());
   ASSERT_EQ(truncate(path.c_str(), 65536), 0);
   AddEntry(5, "blk", {{"path", path}});
@@ -242,11 +242,7 @@ TEST_F(HotplugTest, TheErrorsOfADeviceThatIsGoneAreNotThoseOfTheNextOfItsNumber)
 
 // Replaced or cut while no vmsgd had it: served, but not without a word.
 TEST_F(HotplugTest, AnImageThatIsAnotherThanTheLastTimeIsAWarning) {
-  const std::string path = absl::StrCat(::testing::TempDir(), "/vmsg-seen-", getpid(), ".img");
-  std::ofstream(path).close();
-  ASSERT_EQ(truncate(path.c_str(), 65536), 0);
-  AddEntry(5, "blk", {{"path", path}});
-  WaitFor(bus_, Node(5, "hotplug-status"), "connected");
+  const std::string path = AddImage("seen");
   const std::string first = Read(bus_, Node(5, "type/opened-as"));
   EXPECT_THAT(first, ::testing::EndsWith(" of 65536 bytes"));
   const auto restart = [&](

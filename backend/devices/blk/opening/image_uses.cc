@@ -110,11 +110,11 @@ absl::Status CheckFileUses(const KernelView& kernel, const struct stat& file, bo
   if (!loops.ok()) return loops.status();
   for (const LoopDevice& other : *loops) {
     if (other.name == loop || (read_only && other.read_only)) continue;
-    return absl::InvalidArgumentError(absl::StrCat(
-        "is the file of /dev/", other.name,
-        ", which may be mounted or written at any time; once it is unmounted, losetup -d "
-        "/dev/",
-        other.name, " ends that"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("is the file of /dev/", other.name,
+                     ", which may be mounted or written at any time; once it is unmounted, "
+                     "losetup -d /dev/",
+                     other.name, " ends that"));
   }
   absl::StatusOr<bool> swap = kernel.IsSwap(file);
   if (!swap.ok()) return swap.status();
