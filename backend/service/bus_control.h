@@ -57,6 +57,15 @@ class BusControl {
              std::shared_ptr<PageBudget> budget, absl::AnyInvocable<void()> finished);
   ~BusControl();
 
+  // Where what blocks runs: with a guest's window all that it maps; files are opened and closed in
+  // one for each bus, so that one that hangs does not keep the window.
+  static WorkerPool::Key MappingLane(const xenstore::BusAddress& bus) {
+    return WorkerPool::Key{bus.frontend} << 32;
+  }
+  static WorkerPool::Key OpeningLane(const xenstore::BusAddress& bus) {
+    return MappingLane(bus) | 1u << 31 | bus.id;
+  }
+
   // What discovery reports.
   void Update(const xenstore::BusView& view);
   void Reappear(const xenstore::BusView& view);  // after Vanish, or when it is new
@@ -177,9 +186,8 @@ class BusControl {
   void OnClosed(uint16_t number, uint64_t ticket);
   size_t opening() const;  // or about to be ready, its last session's files being closed
   bool in_use() const;     // by a driver that was not forced
-  WorkerPool::Key mapping_lane() const { return WorkerPool::Key{address_.frontend} << 32; }
-  // Opens have a lane for each bus, so that a file that hangs does not keep the guest's window.
-  WorkerPool::Key opening_lane() const { return mapping_lane() | 1u << 31 | address_.id; }
+  WorkerPool::Key mapping_lane() const { return MappingLane(address_); }
+  WorkerPool::Key opening_lane() const { return OpeningLane(address_); }
 
   BusServices& services_;
   const xenstore::BusAddress address_;

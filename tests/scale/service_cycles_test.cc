@@ -6,6 +6,7 @@
 #include <sys/epoll.h>
 
 #include <deque>
+#include <latch>
 #include <memory>
 #include <string>
 #include <utility>
@@ -161,6 +162,13 @@ class ServiceCyclesTest : public ::testing::Test {
       });
     }
     loop_->Run();
+    // State 2 does not wait for a worker that closes the last connection's files.
+    std::latch closed(kGuests);
+    for (const Guest& guest : guests_) {
+      workers_->Submit(backend::BusControl::OpeningLane(guest.bus),
+                       [&closed] { closed.count_down(); });
+    }
+    closed.wait();
   }
 
   TempDir dir_;
