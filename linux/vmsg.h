@@ -2,7 +2,8 @@
 /*
  * The parts of the driver, from below: pages that are granted (vmsg_share.c),
  * the window of all buffers (vmsg_window.c, vmsg_dma.c), the ring and its
- * requests (vmsg_ring.c), the connection (vmsg_bus.c), the devices on it
+ * requests (vmsg_ring.c), the connection (vmsg_bus.c, vmsg_suspend.c), the
+ * devices on it
  * (vmsg_hotplug.c, vmsg_transport.c, vmsg_config.c, vmsg_queues.c,
  * vmsg_inflight.c, vmsg_resume.c).
  *
@@ -45,6 +46,7 @@ int vmsg_share_alloc(struct vmsg_share *share, unsigned int pages);
 void vmsg_share_free(struct vmsg_share *share);
 int vmsg_share_grant(struct vmsg_share *share, domid_t domain);
 void vmsg_share_end(struct vmsg_share *share);
+bool vmsg_share_try_end(struct vmsg_share *share);
 
 /* Where all rings and buffers lie; addresses of devices are offsets into it. */
 struct vmsg_window {
@@ -60,6 +62,7 @@ int vmsg_window_alloc(struct vmsg_window *window, unsigned int pages);
 void vmsg_window_free(struct vmsg_window *window);
 int vmsg_window_grant(struct vmsg_window *window, domid_t domain);
 void vmsg_window_end(struct vmsg_window *window);
+bool vmsg_window_try_end(struct vmsg_window *window);
 /* An offset into the window, DMA_MAPPING_ERROR when there is no room. */
 dma_addr_t vmsg_window_take(struct vmsg_window *window, size_t size,
 			    phys_addr_t origin);
@@ -88,8 +91,12 @@ struct vmsg_bus {
 		VMSG_GIVEN_UP,		/* there will be none */
 	} phase;
 	bool removing;
+	bool suspended;		/* until the guest runs on, or was restored */
 	unsigned int refusals;	/* since it was connected */
 	bool resumable;		/* queues go on with the next connection */
+	struct device *link;	/* vmsg_suspend.c */
+	struct xenbus_watch backend_watch;
+	struct delayed_work find_backend;
 	evtchn_port_t port;
 	int irq;
 	u32 message_size;
@@ -127,8 +134,16 @@ void vmsg_bus_put(struct vmsg_bus *bus);
 /* The backend broke a rule: any context. */
 void vmsg_bus_broken(struct vmsg_bus *bus, const char *what, u32 value,
 		     u32 limit);
+/* link_mutex is held: what the backend's state asks for. */
+void vmsg_bus_follow(struct vmsg_bus *bus, enum xenbus_state state);
+void vmsg_bus_end_grants(struct vmsg_bus *bus);
 /* Its devices end; only unbinding the bus and binding it again brings them. */
 void vmsg_bus_give_up(struct vmsg_bus *bus);
+
+/* vmsg_suspend.c */
+enum xenbus_state vmsg_backend_state(struct vmsg_bus *bus);
+int vmsg_suspend_init(struct vmsg_bus *bus);
+void vmsg_suspend_exit(struct vmsg_bus *bus);
 
 /* vmsg_ring.c */
 int vmsg_ring_alloc(struct vmsg_bus *bus, u32 order);
@@ -179,6 +194,7 @@ struct vmsg_queue {
 	spinlock_t look;
 	u16 seen_avail, seen_used;
 	u16 in_flight;
+	u16 used_at_reset;
 	bool contradiction;
 	u64 *since;		/* of each head: when made available, or 0 */
 	u64 next_since;
@@ -196,6 +212,7 @@ struct vmsg_device {
 	bool listening;		/* the virtio core may be called */
 	bool gone;		/* the backend has it no more */
 	bool removed;		/* EVENT_DEVICE said so */
+	bool wants_reset;	/* DEVICE_NEEDS_RESET */
 
 	/* Of what follows, and of requests; held while the device resumes. */
 	struct mutex lock;
@@ -203,6 +220,7 @@ struct vmsg_device {
 	u32 status;		/* what the device was told and has accepted */
 	u64 features;
 	bool features_set;
+	bool was_reset;		/* by its own wish, on this connection */
 	u8 *config;
 	unsigned long *config_written;
 	u32 generation;

@@ -138,7 +138,7 @@ static int publish(struct vmsg_bus *bus)
 	return error;
 }
 
-static void end_grants(struct vmsg_bus *bus)
+void vmsg_bus_end_grants(struct vmsg_bus *bus)
 {
 	vmsg_ring_end(bus);
 	if (bus->window.used)
@@ -160,8 +160,11 @@ static void begin(struct vmsg_bus *bus)
 				 message_size, max_pages, max_order);
 		goto give_up;
 	}
-	if (!resumable)
+	if (!resumable && !xa_empty(&bus->devices)) {
+		dev_err(&bus->xdev->dev,
+			"this backend offers no feature-queue-resume: the devices end, those that it has are new ones\n");
 		vmsg_devices_gone(bus);
+	}
 	bus->message_size = min_t(u32, message_size, VMSG_MAX_MESSAGE);
 	bus->event_idx = offer(bus, "feature-ring-event-idx") == 1;
 	bus->resumable = resumable;
@@ -176,7 +179,7 @@ static void begin(struct vmsg_bus *bus)
 		bus->phase = VMSG_ASKING;
 		return;
 	}
-	end_grants(bus);
+	vmsg_bus_end_grants(bus);
 	xenbus_dev_error(bus->xdev, error, "asking for a connection");
 give_up:
 	bus->phase = VMSG_GIVEN_UP;
@@ -221,7 +224,7 @@ static void lose(struct vmsg_bus *bus)
 /* Nothing is mapped any more. */
 static void unmapped(struct vmsg_bus *bus)
 {
-	end_grants(bus);
+	vmsg_bus_end_grants(bus);
 	if (bus->phase == VMSG_GIVEN_UP)
 		return;
 	bus->phase = VMSG_IDLE;
@@ -240,13 +243,10 @@ void vmsg_bus_give_up(struct vmsg_bus *bus)
 	mutex_unlock(&bus->link_mutex);
 }
 
-static void backend_changed(struct xenbus_device *xdev, enum xenbus_state state)
+void vmsg_bus_follow(struct vmsg_bus *bus, enum xenbus_state state)
 {
-	struct vmsg_bus *bus = dev_get_drvdata(&xdev->dev);
-
-	mutex_lock(&bus->link_mutex);
-	if (bus->removing)
-		goto out;
+	if (bus->removing || bus->suspended)
+		return;
 	switch (state) {
 	case XenbusStateInitWait:
 		if (bus->phase == VMSG_ASKING)
@@ -254,7 +254,7 @@ static void backend_changed(struct xenbus_device *xdev, enum xenbus_state state)
 		if (bus->phase == VMSG_CONNECTED)
 			lose(bus);
 		if (bus->phase == VMSG_ENDING)
-			end_grants(bus);
+			vmsg_bus_end_grants(bus);
 		if (bus->phase != VMSG_GIVEN_UP)
 			begin(bus);
 		break;
@@ -265,7 +265,7 @@ static void backend_changed(struct xenbus_device *xdev, enum xenbus_state state)
 	case XenbusStateClosing:
 		if (bus->phase == VMSG_CONNECTED || bus->phase == VMSG_ASKING)
 			lose(bus);
-		xenbus_switch_state(xdev, XenbusStateClosed);
+		xenbus_switch_state(bus->xdev, XenbusStateClosed);
 		break;
 	case XenbusStateUnknown:
 	case XenbusStateClosed:
@@ -276,7 +276,14 @@ static void backend_changed(struct xenbus_device *xdev, enum xenbus_state state)
 	default:
 		break;
 	}
-out:
+}
+
+static void backend_changed(struct xenbus_device *xdev, enum xenbus_state state)
+{
+	struct vmsg_bus *bus = dev_get_drvdata(&xdev->dev);
+
+	mutex_lock(&bus->link_mutex);
+	vmsg_bus_follow(bus, state);
 	mutex_unlock(&bus->link_mutex);
 }
 
@@ -299,9 +306,11 @@ static int vmsg_probe(struct xenbus_device *xdev,
 	vmsg_ring_init(bus);
 	bus->ready = vzalloc(bits);
 	bus->asked = vzalloc(bits);
-	bus->devices_wq = alloc_ordered_workqueue("vmsg_devices", 0);
+	/* Frozen before a save: a probe that waits for the backend refuses it. */
+	bus->devices_wq = alloc_ordered_workqueue("vmsg_devices", WQ_FREEZABLE);
 	bus->link_wq = alloc_ordered_workqueue("vmsg_link", WQ_MEM_RECLAIM);
-	if (!bus->ready || !bus->asked || !bus->devices_wq || !bus->link_wq) {
+	if (!bus->ready || !bus->asked || !bus->devices_wq || !bus->link_wq ||
+	    vmsg_suspend_init(bus)) {
 		vmsg_bus_put(bus);
 		return -ENOMEM;
 	}
@@ -311,7 +320,7 @@ static int vmsg_probe(struct xenbus_device *xdev,
 
 static bool is_unmapped(struct vmsg_bus *bus)
 {
-	switch (xenbus_read_driver_state(bus->xdev->otherend)) {
+	switch (vmsg_backend_state(bus)) {
 	case XenbusStateUnknown:
 	case XenbusStateInitWait:
 	case XenbusStateClosed:
@@ -333,9 +342,10 @@ static void vmsg_remove(struct xenbus_device *xdev)
 	mutex_lock(&bus->link_mutex);
 	bus->removing = true;
 	if (bus->phase != VMSG_CONNECTED ||
-	    xenbus_read_driver_state(xdev->otherend) != XenbusStateConnected)
+	    vmsg_backend_state(bus) != XenbusStateConnected)
 		vmsg_ring_down(bus);
 	mutex_unlock(&bus->link_mutex);
+	vmsg_suspend_exit(bus);
 	vmsg_look_at_devices(bus);
 	wait_event_timeout(bus->changed, xa_empty(&bus->devices),
 			   END_SECONDS * HZ);
@@ -352,7 +362,7 @@ static void vmsg_remove(struct xenbus_device *xdev)
 		dev_warn(&xdev->dev,
 			 "the backend has not unmapped in %u s: pages are kept until it does\n",
 			 END_SECONDS);
-	end_grants(bus);
+	vmsg_bus_end_grants(bus);
 	dev_set_drvdata(&xdev->dev, NULL);
 	vmsg_bus_put(bus);
 }

@@ -60,6 +60,26 @@ void vmsg_share_end(struct vmsg_share *share)
 	if (!share->granted)
 		return;
 	for (i = 0; i < share->pages; i++)
-		gnttab_end_foreign_access(share->refs[i], NULL);
+		if (share->refs[i])
+			gnttab_end_foreign_access(share->refs[i], NULL);
 	share->granted = false;
+}
+
+/* Nobody can map these pages from now on; true: nobody has any of them. */
+bool vmsg_share_try_end(struct vmsg_share *share)
+{
+	unsigned int i, mapped = 0;
+
+	if (!share->granted)
+		return true;
+	for (i = 0; i < share->pages; i++) {
+		if (!share->refs[i])
+			continue;
+		if (gnttab_try_end_foreign_access(share->refs[i]))
+			share->refs[i] = 0; /* xenstore's: never one of ours */
+		else
+			mapped++;
+	}
+	share->granted = mapped;
+	return !mapped;
 }

@@ -75,6 +75,13 @@ void vmsg_window_end(struct vmsg_window *window)
 	vmsg_share_end(&window->directory);
 }
 
+bool vmsg_window_try_end(struct vmsg_window *window)
+{
+	bool pages = vmsg_share_try_end(&window->pages);
+
+	return vmsg_share_try_end(&window->directory) && pages;
+}
+
 dma_addr_t vmsg_window_take(struct vmsg_window *window, size_t size,
 			    phys_addr_t origin)
 {
