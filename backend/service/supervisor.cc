@@ -160,7 +160,10 @@ void Supervisor::Forget(const xenstore::BusAddress& bus) {
     if (!*alive) return;
     buses_.erase(bus);
     absl::erase_if(budgets_, [](const auto& entry) { return entry.second.expired(); });
-    if (stopping_ && buses_.empty()) Finish(absl::OkStatus());
+    if (stopping_ && buses_.empty()) return Finish(absl::OkStatus());
+    // What was refused perhaps named an image of this bus: a migrated guest's does, which is
+    // attached for the new domain while the old one still has it.
+    if (Summarize().refused > 0) TryRefusedAgain();
   });
 }
 

@@ -150,6 +150,30 @@ TEST_F(IntroductionTest, AnImageThatIsInUseIsItsDevicesErrorAndTheSameCommandRep
   EXPECT_TRUE(read->out == Machine::Pattern(65536, 3)) << read->err;
 }
 
+// As of a guest that is migrated on its host: it is attached while the domain that it was is still
+// there.
+TEST_F(IntroductionTest, AnImageOfADomainThatEndsIsAttachedToTheOneThatWaitsForIt) {
+  const std::string image = machine_->MakeFile("g1.img", Machine::Pattern(65536, 3));
+  for (const char* name : {"g0", "g1"}) {
+    Config(name, absl::StrCat("\"type=blk,path=", image, "\""));
+  }
+  const grants::DomainId before = Create("g0");
+  const auto answer = [](grants::DomainId domain, absl::string_view what) {
+    return absl::StrCat(xenstore::BusAddress{.frontend = domain}.BackendPath(), "/device/0/", what);
+  };
+  Await("the first has it", [&] { return Exists(answer(before, "hotplug-status")); });
+  const grants::DomainId guest = Create("g1");
+  Await("the second is refused", [&] { return Exists(answer(guest, "hotplug-error")); });
+  ASSERT_EQ(machine_->xen().Destroy(before), absl::OkStatus());
+  Await("the second has it", [&] {
+    auto status = store_->Read(answer(guest, "hotplug-status"));
+    return status.ok() && *status == "connected";
+  });
+  auto read = machine_->Frontend(guest, {"blk", "read", "--dev=0", "-"});
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_TRUE(read->out == Machine::Pattern(65536, 3)) << read->err;
+}
+
 TEST_F(IntroductionTest, AGuestWithoutAConfigLeavesALineAboutWhereOneWasLookedFor) {
   Config("g1", "\"type=rng\"");
   const grants::DomainId guest = Create("gone");
