@@ -234,14 +234,16 @@ void vmsg_config_event(struct vmsg_device *device, u32 status)
 	u32 known = READ_ONCE(device->status);
 
 	/* Of the status only what the device may set by itself. */
-	if (status & VIRTIO_CONFIG_S_NEEDS_RESET && known) {
+	if (status & VIRTIO_CONFIG_S_NEEDS_RESET && known)
 		cmpxchg(&device->status, known,
 			known | VIRTIO_CONFIG_S_NEEDS_RESET);
-		dev_err_ratelimited(&device->dev, "the device needs a reset\n");
-	}
 	WRITE_ONCE(device->config_changes, device->config_changes + 1);
 	smp_mb(); /* ask_config sets, then compares */
 	WRITE_ONCE(device->config_valid, false);
 	if (READ_ONCE(device->listening))
 		virtio_config_changed(&device->vdev);
+	if (status & VIRTIO_CONFIG_S_NEEDS_RESET && known) {
+		WRITE_ONCE(device->wants_reset, true);
+		vmsg_look_at_devices(device->bus);
+	}
 }

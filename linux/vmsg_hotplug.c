@@ -371,7 +371,9 @@ void vmsg_link_work(struct work_struct *work)
 		if (READ_ONCE(device->removed) ||
 		    (all_must_go(bus) && !READ_ONCE(bus->up)))
 			vmsg_device_gone(device);
-		else if (READ_ONCE(bus->up) && READ_ONCE(device->epoch) != epoch &&
+		else if (READ_ONCE(bus->up) &&
+			 (READ_ONCE(device->epoch) != epoch ||
+			  READ_ONCE(device->wants_reset)) &&
 			 vmsg_device_resume(device, epoch) == -ENODEV)
 			vmsg_device_gone(device);
 		put_device(&device->dev);

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* A device goes on with the next connection (docs/binding.md, section 7). */
+/*
+ * A device goes on with the next connection, or with this one when it needs a
+ * reset (docs/binding.md, section 7).
+ */
 #include <linux/bitmap.h>
 
 #include "vmsg.h"
@@ -108,6 +111,64 @@ static void look_at_queues(struct vmsg_device *device)
 }
 
 /*
+ * DEVICE_NEEDS_RESET, and it was reset: it goes on, once. One that wanted it
+ * again before anything was used has failed.
+ */
+static int may_go_on(struct vmsg_device *device)
+{
+	bool has_worked = !device->was_reset;
+	unsigned int i;
+	u16 used;
+
+	for (i = 0; i < device->nqueues; i++) {
+		struct vmsg_queue *queue = &device->queues[i];
+
+		if (!queue->set)
+			continue;
+		used = le16_to_cpu((__force __le16)
+				   READ_ONCE(queue->vring.used->idx));
+		has_worked |= used != queue->used_at_reset;
+		queue->used_at_reset = used;
+	}
+	device->was_reset = true;
+	if (has_worked && device->bus->resumable) {
+		dev_warn(&device->dev, "it needed a reset, and goes on after it\n");
+		return 0;
+	}
+	dev_err(&device->dev, "it needed a reset%s: given up\n",
+		has_worked ? ", and its queues cannot go on" :
+			     " again, and has done nothing since the last one");
+	return -ENODEV;
+}
+
+/* Operations wait, and nothing is announced, until it goes on. */
+static void hold(struct vmsg_device *device)
+{
+	spin_lock_irq(&device->bus->lock);
+	WRITE_ONCE(device->epoch, 0); /* which no connection has */
+	spin_unlock_irq(&device->bus->lock);
+}
+
+/* Also of a device that is to be given up: it must not use its queues. */
+static int reset(struct vmsg_device *device, u32 epoch)
+{
+	bool again = device->epoch == epoch;
+	int error;
+
+	if (again)
+		hold(device);
+	else if (device->epoch)
+		device->was_reset = false;
+	error = same_device(device, epoch);
+	if (!error)
+		error = set_status(device, epoch, 0);
+	/* What it said before this answer is over. */
+	if (!error)
+		WRITE_ONCE(device->wants_reset, false);
+	return !error && again ? may_go_on(device) : error;
+}
+
+/*
  * 0: it goes on. -ENODEV: it cannot. Others: with the next connection, or
  * when it is announced.
  */
@@ -121,9 +182,7 @@ int vmsg_device_resume(struct vmsg_device *device, u32 epoch)
 
 	mutex_lock(&device->lock);
 	status = device->status & ~VIRTIO_CONFIG_S_NEEDS_RESET;
-	error = same_device(device, epoch);
-	if (!error)
-		error = set_status(device, epoch, 0);
+	error = reset(device, epoch);
 	if (!error && status)
 		error = set_up(device, epoch, status, &changed);
 	if (!error) {

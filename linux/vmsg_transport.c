@@ -115,6 +115,8 @@ static void vmsg_reset(struct virtio_device *vdev)
 			device->queues[i].set = false;
 		bitmap_zero(device->config_written, device->config_size);
 		now = vmsg_tell_status(device, device->epoch, 0);
+		/* What was said before this answer is over. */
+		WRITE_ONCE(device->wants_reset, false);
 		if (now > 0)
 			dev_err(&device->dev,
 				"status 0x%x is the answer to a reset\n", now);

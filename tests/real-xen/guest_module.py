@@ -13,16 +13,22 @@ SOURCES = os.path.join(os.path.dirname(os.path.dirname(HERE)), "linux")
 
 
 def sources():
-    return sorted(glob.glob(f"{SOURCES}/*.[ch]")) + [f"{SOURCES}/Kbuild"]
+    return sorted(path for place in (SOURCES, f"{SOURCES}/tests")
+                  for path in glob.glob(f"{place}/*.[ch]") + [f"{place}/Kbuild"])
 
 
 def build(folder):
-    """The path of the module. A warning is an error, here as in the kernel."""
+    """name: path of the modules. A warning is an error, here as in the kernel."""
+    return {"virtio-msg-xen": _build(folder, SOURCES, "virtio_msg_xen"),
+            "vmsg-break-queue": _build(folder, f"{SOURCES}/tests", "vmsg_break_queue")}
+
+
+def _build(folder, source, name):
     release = packages.kernel_release(folder)
-    place = f"{folder}/module"
+    place = f"{folder}/module/{name}"
     shutil.rmtree(place, ignore_errors=True)
     os.makedirs(place)
-    for path in sources():
+    for path in glob.glob(f"{source}/*.[ch]") + [f"{source}/Kbuild"]:
         shutil.copy(path, place)
     # The kernel's own tools are run with the libraries that were unpacked beside them.
     libraries = f"{folder}/root/usr/lib/x86_64-linux-gnu"
@@ -31,8 +37,8 @@ def build(folder):
          f"-j{os.cpu_count()}", "modules"],
         env={**os.environ, "LD_LIBRARY_PATH": libraries}, stdin=subprocess.DEVNULL, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    module = f"{place}/virtio_msg_xen.ko"
+    module = f"{place}/{name}.ko"
     if ran.returncode != 0 or not os.path.exists(module):
-        raise RuntimeError(f"linux/ was not built for Linux {release}:\n{ran.stdout[-4000:]}")
+        raise RuntimeError(f"{source} was not built for Linux {release}:\n{ran.stdout[-4000:]}")
     subprocess.run(["strip", "--strip-debug", module], check=True)
     return module

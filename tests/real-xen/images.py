@@ -16,7 +16,7 @@ DOM0_MODULES = GUEST_MODULES + ["brd"]
 DOM0_LATER_MODULES = ["qemu-fw-cfg", "xen-blkback", "nvme", "crc32c_generic", "ext4"]
 # In an order in which they can be loaded.
 GUEST_LATER_MODULES = ["xen-blkfront", "virtio-msg-xen", "virtio-blk", "virtio-rng", "virtio-console",
-                       "crc32c_generic", "ext4"]
+                       "vmsg-break-queue", "crc32c_generic", "ext4"]
 # Below the folder of a build. What only Dom0 runs is not in a guest: its memory holds the whole image.
 GUEST_PROGRAMS = ["bin/vmsgd", "bin/vmsg-frontend", "bin/disk-witness", "bin/hotplug-cycles", "bin/hasty-successor",
                   "bin/ends-of-access", "bin/await-line", "bin/guest-agent", "bin/xen-measure",
@@ -30,7 +30,7 @@ STORE_COMMANDS = ["read", "write", "ls", "rm", "list", "exists", "chmod", "watch
 def build(folder, built):
     """Writes `folder`/dom0.cpio, with the guest's kernel and image inside. built: the folder of a
     build."""
-    ours = {"virtio-msg-xen": guest_module.build(folder)}
+    ours = guest_module.build(folder)
     guest = _base(folder, built, GUEST_PROGRAMS, GUEST_MODULES, GUEST_LATER_MODULES, ours)
     guest.add_file("init", f"{HERE}/guest/init", 0o755)
     guest.add_file("usr/bin/contract-machine", f"{HERE}/guest/contract-machine", 0o755)
