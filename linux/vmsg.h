@@ -3,9 +3,8 @@
  * The parts of the driver, from below: pages that are granted (vmsg_share.c),
  * the window of all buffers (vmsg_window.c, vmsg_dma.c), the ring and its
  * requests (vmsg_ring.c), the connection (vmsg_bus.c, vmsg_suspend.c), the
- * devices on it
- * (vmsg_hotplug.c, vmsg_transport.c, vmsg_config.c, vmsg_queues.c,
- * vmsg_inflight.c, vmsg_resume.c).
+ * devices on it (vmsg_hotplug.c, vmsg_transport.c, vmsg_config.c,
+ * vmsg_queues.c, vmsg_inflight.c, vmsg_resume.c).
  *
  * Nothing that the backend can write is used before it was copied and bounded.
  */
@@ -17,7 +16,6 @@
 #include <linux/kref.h>
 #include <linux/mutex.h>
 #include <linux/spinlock.h>
-#include <linux/version.h>
 #include <linux/virtio.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_ring.h>
@@ -27,6 +25,7 @@
 #include <xen/grant_table.h>
 #include <xen/xenbus.h>
 
+#include "vmsg_compat.h"
 #include "vmsg_wire.h"
 
 #define VMSG_MAX_QUEUES		256	/* of a device */
@@ -236,8 +235,10 @@ static inline struct vmsg_device *to_vmsg(struct virtio_device *vdev)
 	return container_of(vdev, struct vmsg_device, vdev);
 }
 
-extern const struct dma_map_ops vmsg_dma_ops;
 extern const struct virtio_config_ops vmsg_config_ops;
+
+/* vmsg_dma.c: its buffers are in the bus's window, from now on. */
+void vmsg_dma_start(struct vmsg_device *device);
 
 /* vmsg_messages.c: never waits; kept until there is room for it. */
 void vmsg_send_avail(struct vmsg_queue *queue);
@@ -266,16 +267,9 @@ int vmsg_config_again(struct vmsg_device *device, u32 epoch);
 int vmsg_device_resume(struct vmsg_device *device, u32 epoch);
 
 /* vmsg_queues.c */
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 11, 0)
 int vmsg_find_vqs(struct virtio_device *vdev, unsigned int nvqs,
-		  struct virtqueue *vqs[], struct virtqueue_info info[],
+		  struct virtqueue *vqs[], VMSG_WANTED,
 		  struct irq_affinity *affinity);
-#else
-int vmsg_find_vqs(struct virtio_device *vdev, unsigned int nvqs,
-		  struct virtqueue *vqs[], vq_callback_t *callbacks[],
-		  const char *const names[], const bool *contexts,
-		  struct irq_affinity *affinity);
-#endif
 void vmsg_del_vqs(struct virtio_device *vdev);
 int vmsg_queue_set(struct vmsg_queue *queue, u32 epoch);
 /* EVENT_USED. */

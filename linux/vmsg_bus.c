@@ -367,10 +367,7 @@ static void vmsg_remove(struct xenbus_device *xdev)
 	vmsg_bus_put(bus);
 }
 
-static const struct xenbus_device_id vmsg_ids[] = {
-	{ "virtio-msg" },
-	{ "" }
-};
+static const struct xenbus_device_id vmsg_ids[] = { { "virtio-msg" }, { "" } };
 
 static struct xenbus_driver vmsg_driver = {
 	.ids = vmsg_ids,

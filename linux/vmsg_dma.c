@@ -8,7 +8,6 @@
 #include <linux/dma-mapping.h>
 #include <linux/io.h>
 #include <linux/scatterlist.h>
-#include <linux/version.h>
 #include <linux/virtio_ids.h>
 
 #include "vmsg.h"
@@ -125,6 +124,86 @@ static void vmsg_unmap_page(struct device *dev, dma_addr_t at, size_t size,
 	vmsg_window_give(&of_parent(dev)->bus->window, at, size);
 }
 
+static size_t vmsg_max_mapping_size(struct device *dev)
+{
+	return MAX_MAPPING;
+}
+
+#if VMSG_HAS_MAP_OPS
+
+static dma_addr_t map_page(union virtio_map map, struct page *page,
+			   unsigned long offset, size_t size,
+			   enum dma_data_direction direction,
+			   unsigned long attrs)
+{
+	return vmsg_map_page(map.dma_dev, page, offset, size, direction, attrs);
+}
+
+static void unmap_page(union virtio_map map, dma_addr_t at, size_t size,
+		       enum dma_data_direction direction, unsigned long attrs)
+{
+	vmsg_unmap_page(map.dma_dev, at, size, direction, attrs);
+}
+
+static void sync_for_cpu(union virtio_map map, dma_addr_t at, size_t size,
+			 enum dma_data_direction direction)
+{
+	vmsg_sync_for_cpu(map.dma_dev, at, size, direction);
+}
+
+static void sync_for_device(union virtio_map map, dma_addr_t at, size_t size,
+			    enum dma_data_direction direction)
+{
+	vmsg_sync_for_device(map.dma_dev, at, size, direction);
+}
+
+static void *take_ring(union virtio_map map, size_t size, dma_addr_t *handle,
+		       gfp_t gfp)
+{
+	return vmsg_dma_alloc(map.dma_dev, size, handle, gfp, 0);
+}
+
+static void give_ring(union virtio_map map, size_t size, void *bytes,
+		      dma_addr_t handle, unsigned long attrs)
+{
+	vmsg_dma_free(map.dma_dev, size, bytes, handle, attrs);
+}
+
+static bool need_sync(union virtio_map map, dma_addr_t at)
+{
+	return true;
+}
+
+static int mapping_error(union virtio_map map, dma_addr_t at)
+{
+	return at == DMA_MAPPING_ERROR ? -ENOMEM : 0;
+}
+
+static size_t max_mapping_size(union virtio_map map)
+{
+	return vmsg_max_mapping_size(map.dma_dev);
+}
+
+static const struct virtio_map_ops vmsg_map_ops = {
+	.map_page = map_page,
+	.unmap_page = unmap_page,
+	.sync_single_for_cpu = sync_for_cpu,
+	.sync_single_for_device = sync_for_device,
+	.alloc = take_ring,
+	.free = give_ring,
+	.need_sync = need_sync,
+	.mapping_error = mapping_error,
+	.max_mapping_size = max_mapping_size,
+};
+
+void vmsg_dma_start(struct vmsg_device *device)
+{
+	device->vdev.map = &vmsg_map_ops;
+	device->vdev.vmap.dma_dev = &device->dev;
+}
+
+#else
+
 static void vmsg_unmap_sg(struct device *dev, struct scatterlist *list,
 			  int count, enum dma_data_direction direction,
 			  unsigned long attrs)
@@ -162,12 +241,7 @@ static int vmsg_dma_supported(struct device *dev, u64 mask)
 	return 1;
 }
 
-static size_t vmsg_max_mapping_size(struct device *dev)
-{
-	return MAX_MAPPING;
-}
-
-const struct dma_map_ops vmsg_dma_ops = {
+static const struct dma_map_ops vmsg_dma_ops = {
 	.alloc = vmsg_dma_alloc,
 	.free = vmsg_dma_free,
 	.map_page = vmsg_map_page,
@@ -179,3 +253,13 @@ const struct dma_map_ops vmsg_dma_ops = {
 	.dma_supported = vmsg_dma_supported,
 	.max_mapping_size = vmsg_max_mapping_size,
 };
+
+void vmsg_dma_start(struct vmsg_device *device)
+{
+	/* The operations before the mask: it asks them. */
+	set_dma_ops(&device->dev, &vmsg_dma_ops);
+	device->dev.dma_mask = &device->dma_mask;
+	dma_set_mask_and_coherent(&device->dev, DMA_BIT_MASK(48));
+}
+
+#endif

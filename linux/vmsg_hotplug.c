@@ -6,8 +6,6 @@
  */
 #include <linux/bitmap.h>
 #include <linux/blkdev.h>
-#include <linux/dma-map-ops.h>
-#include <linux/dma-mapping.h>
 #include <linux/module.h>
 #include <linux/slab.h>
 
@@ -101,11 +99,7 @@ static struct vmsg_device *new_device(struct vmsg_bus *bus, u16 number,
 		device->queues[i].index = i;
 		spin_lock_init(&device->queues[i].look);
 	}
-	/* The operations before the mask: it asks them. */
-	set_dma_ops(&device->dev, &vmsg_dma_ops);
-	device->dev.dma_mask = &device->dma_mask;
-	dma_set_mask_and_coherent(&device->dev, DMA_BIT_MASK(48));
-
+	vmsg_dma_start(device);
 	device->vdev.id.device = le32_to_cpu(info->device_id);
 	device->vdev.id.vendor = le32_to_cpu(info->vendor_id);
 	device->vdev.config = &vmsg_config_ops;

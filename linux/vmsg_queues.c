@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Virtqueues: made in the window, told to the device, notified. */
-#include <linux/dma-map-ops.h>
 #include <linux/log2.h>
 #include <linux/slab.h>
 
@@ -157,34 +156,21 @@ static struct virtqueue *new_queue(struct vmsg_device *device,
 	return error ? ERR_PTR(error) : vq;
 }
 
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 11, 0)
 int vmsg_find_vqs(struct virtio_device *vdev, unsigned int nvqs,
-		  struct virtqueue *vqs[], struct virtqueue_info info[],
+		  struct virtqueue *vqs[], VMSG_WANTED,
 		  struct irq_affinity *affinity)
-#define NAME(i)		(info[i].name)
-#define CALLBACK(i)	(info[i].callback)
-#define CONTEXT(i)	(info[i].ctx)
-#else
-int vmsg_find_vqs(struct virtio_device *vdev, unsigned int nvqs,
-		  struct virtqueue *vqs[], vq_callback_t *callbacks[],
-		  const char *const names[], const bool *contexts,
-		  struct irq_affinity *affinity)
-#define NAME(i)		(names[i])
-#define CALLBACK(i)	(callbacks[i])
-#define CONTEXT(i)	(contexts && contexts[i])
-#endif
 {
 	struct vmsg_device *device = to_vmsg(vdev);
 	unsigned int i, index = 0;
 
 	/* With CONFIG_XEN_VIRTIO the virtio core has put others there. */
-	set_dma_ops(&device->dev, &vmsg_dma_ops);
+	vmsg_dma_start(device);
 	for (i = 0; i < nvqs; i++) {
 		vqs[i] = NULL;
-		if (!NAME(i))
+		if (!VMSG_WANTED_NAME(i))
 			continue;
-		vqs[i] = new_queue(device, index++, CALLBACK(i), NAME(i),
-				   CONTEXT(i));
+		vqs[i] = new_queue(device, index++, VMSG_WANTED_CALLBACK(i),
+				   VMSG_WANTED_NAME(i), VMSG_WANTED_CONTEXT(i));
 		if (IS_ERR(vqs[i])) {
 			int error = PTR_ERR(vqs[i]);
 

@@ -21,8 +21,12 @@ enum xenbus_state vmsg_backend_state(struct vmsg_bus *bus)
 {
 	const char *path = bus->xdev->otherend;
 
-	/* There is none after a restore, for a while. */
-	return path ? xenbus_read_driver_state(path) : XenbusStateUnknown;
+	/*
+	 * There is none after a restore, for a while. Kernels differ in
+	 * xenbus_read_driver_state().
+	 */
+	return path ? xenbus_read_unsigned(path, "state", XenbusStateUnknown) :
+		      XenbusStateUnknown;
 }
 
 /* Nobody can map anything of ours any more; true: nobody has. */

@@ -18,7 +18,7 @@ KERNEL = "linux/"
 KERNEL_HEADERS = ("linux/", "asm/", "xen/", "uapi/")
 MAX_LINES = 400
 MAX_SOURCES_IN_FOLDER = 12
-MAX_SOURCES_OF_THE_MODULE = 16  # Kbuild wants one folder
+MAX_SOURCES_OF_THE_MODULE = 32  # Kbuild wants one folder
 VAGUE_NAMES = {"util", "utils", "helper", "helpers", "manager", "managers", "common", "misc"}
 SOURCE_SUFFIXES = (".cc", ".h", ".c", ".py", ".sh")
 
