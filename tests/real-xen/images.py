@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The initramfs of Dom0 and of a guest: busybox, Debian's Xen tools, kernel modules, our programs."""
 
+import lzma
 import os
 import stat
 import subprocess
 
 import guest_module
+import initramfs
 import packages
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -47,6 +49,10 @@ def build(folder, built):
     dom0.add_file("usr/bin/contract-machine", f"{HERE}/dom0/contract-machine", 0o755)
     dom0.add_file("guest/vmlinux", f"{folder}/vmlinux", 0o644)
     dom0.add_bytes("guest/initramfs", guest.finish(), 0o644)
+    dom0.add_file("guest/root-initramfs",
+                  initramfs.build(folder, packages.kernel_release(f"{folder}/root"), ours["virtio-msg-xen"]),
+                  0o644)
+    guest_module.build_driver(folder, "backports")  # only to see that it is built
     with open(f"{folder}/dom0.cpio", "wb") as image:
         image.write(dom0.finish())
 
@@ -73,7 +79,7 @@ def _base(folder, built, programs, modules, later, ours=None):
     image.add_file(f"{LIBRARIES}/libgcc_s.so.1", f"/{LIBRARIES}/libgcc_s.so.1".replace("/usr", "", 1), 0o755)
     image.add_link("lib/x86_64-linux-gnu", f"/{LIBRARIES}")
     image.add_bytes("etc/ld.so.conf", f"/{LIBRARIES}\n".encode(), 0o644)
-    image.add_modules(modules, later, ours or {})
+    image.add_modules("root", modules, later, ours or {})
     return image
 
 
@@ -117,22 +123,21 @@ class _Image:
             elif words[0].startswith("/lib64/"):
                 self.add_file(words[0][1:], words[0], 0o755)
 
-    def add_modules(self, names, later, ours):
-        """The modules, in lib/modules/order those to load at the start, in their order, and in
+    def add_modules(self, tree, names, later, ours):
+        """The modules of a kernel, in lib/modules/order those to load at the start, in their order, and in
         lib/modules/NAME.order what a later one still needs, itself last. ours: name: file."""
-        release = packages.kernel_release(self.folder)
         found = dict(ours)
-        for directory, _, files in os.walk(f"{self.folder}/root/lib/modules/{release}"):
+        for directory, _, files in os.walk(f"{self.folder}/{tree}/lib/modules"):
             for file in files:
-                if file.endswith(".ko"):
-                    found[file[:-3].replace("_", "-")] = os.path.join(directory, file)
+                if file.endswith((".ko", ".ko.xz")):
+                    found[file.split(".")[0].replace("_", "-")] = os.path.join(directory, file)
         order = []
 
         def load(name):
             name = name.replace("_", "-")
             if name in order or name not in found:
                 return  # not found: built in
-            with open(found[name], "rb") as file:
+            with (lzma.open if found[name].endswith(".xz") else open)(found[name], "rb") as file:
                 content = file.read()
             start = content.find(b"\0depends=") + len(b"\0depends=")
             for needed in content[start:content.index(b"\0", start)].decode().split(","):
