@@ -12,6 +12,14 @@ echo 'virtio_msg = [ "type=blk,path=/srv/g1.img", "type=rng" ]' >>/etc/xen/g1.cf
 start_vmsgd
 load_drivers g1
 await_file g1 /dev/vda
+if [ "$MACHINE" = pvh ]; then
+  say "a backend that does not let go: nothing is saved, and the guest goes on" # a minute of xl's
+  kill -STOP "$VMSGD"
+  expect_refusal "did not suspend" xl save g1 /save/g1 9>&-
+  in_guest g1 'dmesg | grep "not suspended: the backend has kept pages mapped"'
+  kill -CONT "$VMSGD"
+fi
+
 say "a file system that is written, flushed and compared without end"
 in_guest g1 'mkdir -p /mnt && mount -t ext4 /dev/vda /mnt'
 start_rounds g1 1
