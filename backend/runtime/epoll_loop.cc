@@ -3,13 +3,13 @@
 #include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <limits>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -19,6 +19,8 @@
 #include "absl/strings/str_cat.h"
 #include "backend/devices/unique_fd.h"
 #include "backend/runtime/event_loop.h"
+#include "backend/runtime/spin_budget.h"
+#include "backend/runtime/spin_clock.h"
 
 namespace vmsg::backend {
 namespace {
@@ -26,25 +28,16 @@ namespace {
 constexpr int kEventsPerWait = 64;
 
 // While pollers keep the loop from sleeping, descriptors are looked at this often: often enough for
-// completions and timers, rarely enough that the system call does not show.
+// completions and timers, rarely enough that the system call does not show. The processor is given
+// to whoever else wants it more often: what is waited for may need this very one. Where a system
+// call takes long, both are as much rarer as keeps them an eighth of the time.
 constexpr int64_t kBusyEpollIntervalNs = 50'000;
-
-// Least spin budget, as a part of the largest: below it a hit could never be seen again.
-constexpr int64_t kLeastSpinFraction = 16;
+constexpr int64_t kYieldIntervalNs = 2'000;
+constexpr int64_t kCallsBetweenCalls = 8;
 
 // Longest spin of a poller that waits for storage: a few looks, for what a busy guest is about to
 // add.
 constexpr int64_t kSpinBesideStorageNs = 2'000;
-
-// A poller's idle turn takes a tenth of a microsecond, and reading the clock may take a system call
-// (on a PV domain's clock it does).
-constexpr int64_t kIdleTurnsPerReading = 16;
-
-int64_t MonotonicNs() {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
-}
 
 void CpuRelax() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -56,11 +49,11 @@ void CpuRelax() {
 
 class EpollLoop : public ThreadLoop {
  public:
-  explicit EpollLoop(absl::Duration max_spin)
-      : max_spin_ns_(absl::ToInt64Nanoseconds(max_spin)),
-        budget_ns_(max_spin_ns_),
-        epoll_(epoll_create1(EPOLL_CLOEXEC)),
-        wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  explicit EpollLoop(const SpinLimits& limits)
+      : epoll_(epoll_create1(EPOLL_CLOEXEC)),
+        wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+        limits_(limits),
+        budget_(limits, 0) {
     epoll_event event{.events = EPOLLIN, .data = {.u64 = kWakeKey}};
     epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, wake_.get(), &event);
   }
@@ -100,7 +93,8 @@ class EpollLoop : public ThreadLoop {
 
   TimerId RunAfter(absl::Duration delay, absl::AnyInvocable<void()> task) override {
     const TimerId id = ++last_timer_;
-    const int64_t due = MonotonicNs() + std::max<int64_t>(0, absl::ToInt64Nanoseconds(delay));
+    const int64_t due =
+        ThisProcessor::Nanoseconds() + std::max<int64_t>(0, absl::ToInt64Nanoseconds(delay));
     timers_.emplace(std::make_pair(due, id), std::move(task));
     due_.emplace(id, due);
     return id;
@@ -114,7 +108,7 @@ class EpollLoop : public ThreadLoop {
   }
 
   // Monotonic time: it starts anywhere, and only differences mean something.
-  absl::Time Now() const override { return absl::FromUnixNanos(MonotonicNs()); }
+  absl::Time Now() const override { return absl::FromUnixNanos(ThisProcessor::Nanoseconds()); }
 
   void AddPoller(Poller* poller) override { pollers_.try_emplace(poller, false); }
 
@@ -137,23 +131,32 @@ class EpollLoop : public ThreadLoop {
   }
 
   void Run() override {
-    now_ns_ = last_epoll_ns_ = MonotonicNs();
+    MeasureCalls();
+    now_ns_ = last_epoll_ns_ = last_yield_ns_ = clock_.ReadExactly();
     while (!stop_.load(std::memory_order_acquire)) {
       BeginTurn();
       if (has_posted_.load(std::memory_order_acquire)) RunPosted();
-      if (now_ns_ != 0 && !timers_.empty()) RunTimers(now_ns_);
+      if (!timers_.empty() && timers_.begin()->first.first <= now_ns_) {
+        now_ns_ = clock_.ReadExactly();
+        RunTimers(now_ns_);
+      }
       if (active_.empty()) {
         Sleep();
         continue;
       }
       const bool hit = PollActive();
-      now_ns_ = 0;
-      if (!hit && idle_turns_ % kIdleTurnsPerReading != 0) continue;
-      // What is waited for may need this very processor: spinning takes only what nobody else
-      // wants.
-      if (!hit) sched_yield();
-      now_ns_ = MonotonicNs();
-      if (!active_.empty() && now_ns_ - last_epoll_ns_ >= kBusyEpollIntervalNs) Dispatch(0);
+      now_ns_ = clock_.Read();
+      if (hit) {
+        FoundWork();
+      } else {
+        ++idle_turns_;
+        CpuRelax();
+        if (now_ns_ - last_yield_ns_ >= yield_interval_ns_) {
+          sched_yield();
+          now_ns_ = last_yield_ns_ = clock_.Read();
+        }
+      }
+      if (!active_.empty() && now_ns_ - last_epoll_ns_ >= epoll_interval_ns_) Dispatch(0);
     }
     stop_.store(false, std::memory_order_relaxed);
   }
@@ -171,9 +174,9 @@ class EpollLoop : public ThreadLoop {
         .sleeping = (progress & kSleeping) != 0 && !has_posted_.load(std::memory_order_relaxed)};
   }
 
-  void SetMaxSpin(absl::Duration max_spin) override {
-    max_spin_ns_ = absl::ToInt64Nanoseconds(max_spin);
-    budget_ns_ = max_spin_ns_;
+  void SetSpinLimits(const SpinLimits& limits) override {
+    limits_ = limits;
+    budget_ = SpinBudget(limits, call_ns_);
   }
 
  private:
@@ -188,7 +191,7 @@ class EpollLoop : public ThreadLoop {
   };
   struct Active {
     Poller* poller;
-    int64_t idle_since_ns;  // 0: not idle, or idle since the last reading of the clock
+    int64_t idle_since_ns;  // 0: not idle
   };
 
   static uint64_t Key(int fd, uint32_t generation) {
@@ -199,6 +202,21 @@ class EpollLoop : public ThreadLoop {
     const uint64_t one = 1;
     // EAGAIN means that it is readable already, which is all that is wanted.
     [[maybe_unused]] ssize_t written = write(wake_.get(), &one, sizeof one);
+  }
+
+  // What a system call takes: the least of a few, so that what else runs does not count.
+  void MeasureCalls() {
+    constexpr int kRuns = 4, kCalls = 8;
+    call_ns_ = std::numeric_limits<int64_t>::max();
+    for (int run = 0; run < kRuns; ++run) {
+      epoll_event event;
+      const int64_t start = clock_.ReadExactly();
+      for (int i = 0; i < kCalls; ++i) epoll_wait(epoll_.get(), &event, 1, 0);
+      call_ns_ = std::min(call_ns_, (clock_.ReadExactly() - start) / kCalls);
+    }
+    epoll_interval_ns_ = std::max(kBusyEpollIntervalNs, kCallsBetweenCalls * call_ns_);
+    yield_interval_ns_ = std::max(kYieldIntervalNs, kCallsBetweenCalls * call_ns_);
+    budget_ = SpinBudget(limits_, call_ns_);
   }
 
   // Written by this thread only, so no read-modify-write is needed.
@@ -256,41 +274,36 @@ class EpollLoop : public ThreadLoop {
       }
     }
     std::erase_if(active_, [](const Active& active) { return active.poller == nullptr; });
-    if (hit) {
-      if (idle_turns_ > 0) budget_ns_ = std::min(max_spin_ns_, 2 * budget_ns_);
-      idle_turns_ = 0;
-    } else {
-      ++idle_turns_;
-      CpuRelax();
-    }
     return hit;
   }
 
-  bool SpunEnough(Active& idle) const {
-    if (budget_ns_ == 0) return true;
-    if (now_ns_ == 0) return false;
+  bool SpunEnough(Active& idle) {
     if (idle.idle_since_ns == 0) idle.idle_since_ns = now_ns_;
     const int64_t idle_ns = now_ns_ - idle.idle_since_ns;
-    return idle_ns >= budget_ns_ ||
+    return idle_ns >= budget_.Allowed(now_ns_) ||
            (idle_ns >= kSpinBesideStorageNs && idle.poller->AwaitsStorage());
   }
 
-  // Nothing is active. Spinning that led here found nothing, so the next one is shorter; when the
-  // sleep turns out so short that spinning would have seen its end, it gets longer again.
+  void FoundWork() {
+    if (idle_turns_ > 0) budget_.Found(now_ns_, now_ns_ - worked_ns_);
+    idle_turns_ = 0;
+    worked_ns_ = now_ns_;
+  }
+
+  // Nothing is active.
   void Sleep() {
     const bool spun = idle_turns_ > 0;
-    if (spun) budget_ns_ = std::max(max_spin_ns_ / kLeastSpinFraction, budget_ns_ / 2);
+    const int64_t spun_ns = now_ns_ - worked_ns_;
     idle_turns_ = 0;
     int timeout_ms = -1;
-    const int64_t start = spun || !timers_.empty() ? MonotonicNs() : 0;
+    const int64_t start = spun || !timers_.empty() ? clock_.Read() : 0;
     if (!timers_.empty()) {
       const int64_t wait = std::max<int64_t>(0, timers_.begin()->first.first - start);
       timeout_ms = static_cast<int>(std::min<int64_t>((wait + 999'999) / 1'000'000, 3'600'000));
     }
     Dispatch(timeout_ms);
-    if (spun && last_epoll_ns_ - start < max_spin_ns_) {
-      budget_ns_ = std::min(max_spin_ns_, 2 * budget_ns_);
-    }
+    if (spun) budget_.Slept(now_ns_, spun_ns, now_ns_ - start);
+    worked_ns_ = now_ns_;
   }
 
   void Dispatch(int timeout_ms) {
@@ -298,7 +311,7 @@ class EpollLoop : public ThreadLoop {
     if (timeout_ms != 0) ShowSleeping(true);
     const int count = epoll_wait(epoll_.get(), events, kEventsPerWait, timeout_ms);
     if (timeout_ms != 0) ShowSleeping(false);
-    now_ns_ = last_epoll_ns_ = MonotonicNs();
+    now_ns_ = last_epoll_ns_ = last_yield_ns_ = clock_.Read();
     for (int i = 0; i < count; ++i) {
       if (events[i].data.u64 == kWakeKey) {
         uint64_t value;
@@ -314,8 +327,6 @@ class EpollLoop : public ThreadLoop {
     }
   }
 
-  int64_t max_spin_ns_;
-  int64_t budget_ns_;
   UniqueFd epoll_;
   UniqueFd wake_;
   std::atomic<bool> stop_ = false;
@@ -330,9 +341,18 @@ class EpollLoop : public ThreadLoop {
 
   absl::flat_hash_map<Poller*, bool> pollers_;  // registered; true: in active_
   std::vector<Active> active_;
+
+  SpinLimits limits_;
+  SpinBudget budget_;
+  SpinClock clock_;
+  int64_t call_ns_ = 0;
+  int64_t epoll_interval_ns_ = kBusyEpollIntervalNs;
+  int64_t yield_interval_ns_ = kYieldIntervalNs;
   int64_t idle_turns_ = 0;  // turns since the last hit
+  int64_t worked_ns_ = 0;   // when that was, or the end of the last sleep
   int64_t last_epoll_ns_ = 0;
-  int64_t now_ns_ = 0;  // read at the end of the turn before; 0: was not
+  int64_t last_yield_ns_ = 0;
+  int64_t now_ns_ = 0;  // at the end of the turn before
 
   std::mutex mutex_;
   std::vector<absl::AnyInvocable<void()>> posted_;  // guarded by mutex_
@@ -342,8 +362,8 @@ class EpollLoop : public ThreadLoop {
 
 }  // namespace
 
-std::unique_ptr<ThreadLoop> NewEpollLoop(absl::Duration max_spin) {
-  return std::make_unique<EpollLoop>(max_spin);
+std::unique_ptr<ThreadLoop> NewEpollLoop(const SpinLimits& limits) {
+  return std::make_unique<EpollLoop>(limits);
 }
 
 }  // namespace vmsg::backend

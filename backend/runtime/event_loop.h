@@ -13,7 +13,7 @@
 namespace vmsg::backend {
 
 // Work that can be looked for without a system call. While something is active, the loop spins for
-// a short, bounded time before it sleeps.
+// a short, bounded time (SpinLimits) before it sleeps.
 class Poller {
  public:
   virtual ~Poller() = default;
@@ -53,6 +53,15 @@ class EventLoop {
   virtual void Activate(Poller* poller) = 0;
 };
 
+// How long a loop may look for work after the last, before it sleeps (spin_budget.h).
+struct SpinLimits {
+  // Zero: never. Infinite: as long as 500 system calls take here, which on a processor is the least
+  // of 200 us, and 5 ms where each goes through an interpreter.
+  absl::Duration longest = absl::InfiniteDuration();
+  // Of the thread's time, in percent, from 1; 100: no bound but `longest`.
+  uint32_t share_percent = 75;
+};
+
 // How far a loop has come. One that neither sleeps nor gets on hangs in what it called.
 struct LoopProgress {
   uint64_t turns = 0;     // grows with each turn
@@ -67,10 +76,9 @@ class ThreadLoop : public EventLoop {
 
   // From any thread, without waking it.
   virtual LoopProgress progress() const = 0;
-  // On the loop's thread: as NewEpollLoop's.
-  virtual void SetMaxSpin(absl::Duration max_spin) = 0;
+  // On the loop's thread.
+  virtual void SetSpinLimits(const SpinLimits& limits) = 0;
 };
-// `max_spin`: how long the loop may spin after the last work before it sleeps; zero: never spins.
-std::unique_ptr<ThreadLoop> NewEpollLoop(absl::Duration max_spin);
+std::unique_ptr<ThreadLoop> NewEpollLoop(const SpinLimits& limits);
 
 }  // namespace vmsg::backend

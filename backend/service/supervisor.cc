@@ -42,7 +42,7 @@ absl::StatusOr<std::unique_ptr<Supervisor>> Supervisor::Start(
     absl::StatusOr<std::unique_ptr<grants::EventChannels>> channels = platform.OpenEventChannels();
     if (!channels.ok()) return channels.status();
     absl::StatusOr<std::unique_ptr<IoThread>> thread =
-        IoThread::Start(*std::move(channels), options.max_spin, options.keeps);
+        IoThread::Start(*std::move(channels), options.spin, options.keeps);
     if (!thread.ok()) return thread.status();
     self->threads_.push_back(*std::move(thread));
   }
@@ -235,7 +235,7 @@ void Supervisor::LogCounters() {
 absl::Status Supervisor::Reconfigure(const ServiceOptions& options) {
   max_window_pages_ = options.max_window_pages;
   services_.offer.max_window_pages = options.max_window_pages;
-  for (auto& thread : threads_) thread->SetMaxSpin(options.max_spin);
+  for (auto& thread : threads_) thread->SetSpinLimits(options.spin);
   return services_.trace->Use(options.trace, kTracePatience);
 }
 

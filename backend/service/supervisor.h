@@ -24,7 +24,7 @@ struct ServiceOptions {
   // Of one guest, over all its buses: half of what gntdev maps in all for a PV Dom0 by default is
   // the most that makes sense here.
   uint32_t max_window_pages = 65536;
-  absl::Duration max_spin = absl::Microseconds(200);
+  SpinLimits spin;
   TraceSettings trace;
   // How often Xen is asked which guests live, besides when it says that one ended. Zero: never.
   absl::Duration domain_check_interval = absl::Seconds(30);

@@ -28,10 +28,9 @@ class BoundPort : public Doorbell {
 
 class IoThread {
  public:
-  // `channels` and the loop belong to the new thread from here on. `max_spin` as NewEpollLoop's,
-  // `keeps` as NewUringFileIo's.
+  // `channels` and the loop belong to the new thread from here on. `keeps` as NewUringFileIo's.
   static absl::StatusOr<std::unique_ptr<IoThread>> Start(
-      std::unique_ptr<grants::EventChannels> channels, absl::Duration max_spin, int keeps = -1);
+      std::unique_ptr<grants::EventChannels> channels, const SpinLimits& spin, int keeps = -1);
   // Stops it. Everything that ran on it is gone already.
   ~IoThread();
 
@@ -39,8 +38,8 @@ class IoThread {
   EventLoop& loop() { return *loop_; }
   // From any thread.
   LoopProgress progress() const { return loop_->progress(); }
-  void SetMaxSpin(absl::Duration max_spin) {
-    loop_->Post([loop = loop_.get(), max_spin] { loop->SetMaxSpin(max_spin); });
+  void SetSpinLimits(const SpinLimits& limits) {
+    loop_->Post([loop = loop_.get(), limits] { loop->SetSpinLimits(limits); });
   }
 
   // On the thread.

@@ -49,8 +49,8 @@ class ServiceCyclesTest : public ::testing::Test {
     xen_ = *std::move(xen);
     platform_ = *xen_->OpenPlatform(0);
     mapper_ = *platform_->OpenGrantMapper();
-    loop_ = backend::NewEpollLoop(absl::ZeroDuration());
-    thread_ = *backend::IoThread::Start(*platform_->OpenEventChannels(), absl::ZeroDuration());
+    loop_ = backend::NewEpollLoop({absl::ZeroDuration()});
+    thread_ = *backend::IoThread::Start(*platform_->OpenEventChannels(), {absl::ZeroDuration()});
     workers_ = std::make_unique<backend::WorkerPool>();
     store_ = tree_.Connect(0);
     observer_ = tree_.Connect(0);

@@ -44,7 +44,7 @@ class Cycles {
       : host_(host),
         guest_(xen),
         thread_(
-            *backend::IoThread::Start(*host.platform->OpenEventChannels(), absl::ZeroDuration())),
+            *backend::IoThread::Start(*host.platform->OpenEventChannels(), {absl::ZeroDuration()})),
         disk_(*backend::OpenDevice(
             {.number = 0, .type = "blk", .keys = {{"path", image}, {"readonly", "1"}}})) {}
   ~Cycles() { backend::CloseDevice(std::move(disk_)); }

@@ -69,7 +69,7 @@ TEST_F(ConfigurationTest, TheFileSetsOptionsByTheirLongNames) {
       "trace = /tmp/a = b\nxen = emulated:/x\nio-threads = 3");
   ASSERT_TRUE(result.ok()) << result.status();
   const Arguments& arguments = result->arguments;
-  EXPECT_EQ(arguments.service.max_spin, absl::Microseconds(7));
+  EXPECT_EQ(arguments.service.spin.longest, absl::Microseconds(7));
   EXPECT_EQ(arguments.service.max_window_pages, 1024u);
   EXPECT_EQ(arguments.service.io_threads, 3u);
   EXPECT_EQ(arguments.log_level, backend::LogLevel::kDebug);
@@ -93,7 +93,7 @@ TEST_F(ConfigurationTest, BounceIsAutoOnOrOff) {
 TEST_F(ConfigurationTest, TheCommandLineWins) {
   auto result = Configured("spin-us = 7\nlog-level = debug\n", {"--spin-us=9"});
   ASSERT_TRUE(result.ok()) << result.status();
-  EXPECT_EQ(result->arguments.service.max_spin, absl::Microseconds(9));
+  EXPECT_EQ(result->arguments.service.spin.longest, absl::Microseconds(9));
   EXPECT_EQ(result->arguments.log_level, backend::LogLevel::kDebug);
 }
 

@@ -94,7 +94,7 @@ absl::Status Daemon::Prepare() {
   if (absl::Status alone = BecomeTheServer(); !alone.ok()) return alone;
   backend::ServiceOptions service = arguments.service;
   service.keeps = server_lock_.get();
-  loop_ = backend::NewEpollLoop(absl::ZeroDuration());
+  loop_ = backend::NewEpollLoop({absl::ZeroDuration()});
   absl::StatusOr<std::unique_ptr<backend::Supervisor>> supervisor =
       backend::Supervisor::Start(loop_.get(), *platform_, service, [this](absl::Status status) {
         result_ = std::move(status);

@@ -122,7 +122,10 @@ class UringFileIo final : public AsyncFileIo, public Poller {
   void Submit() override {
     FillSubmissionQueue();
     if (unsubmitted_ == 0) return;
-    const int submitted = io_uring_submit(&ring_);
+    // The loop looks for completions before it sleeps.
+    StopAnnouncements();
+    // What ended at once is in the completion queue afterwards, without another call.
+    const int submitted = io_uring_submit_and_get_events(&ring_);
     // EAGAIN, EBUSY, EINTR: the entries stay in the ring; Poll tries again.
     if (submitted > 0) unsubmitted_ -= std::min<unsigned>(submitted, unsubmitted_);
     loop_->Activate(this);
@@ -185,6 +188,10 @@ class UringFileIo final : public AsyncFileIo, public Poller {
       eventfd_t ignored;
       (void)eventfd_read(event_fd_.get(), &ignored);
     });
+  }
+
+  void StopAnnouncements() {
+    if (std::exchange(armed_, false)) AnnounceCompletions(false);
   }
 
   // Whether completions write to the eventfd. A full barrier: the flag must be visible before the
@@ -268,10 +275,7 @@ class UringFileIo final : public AsyncFileIo, public Poller {
     io_uring_cqe* cqes[kReapBatch];
     const unsigned ready = io_uring_peek_batch_cqe(&ring_, cqes, kReapBatch);
     if (ready == 0 && withdrawn_ == nullptr) return RunListeners();
-    if (armed_) {
-      armed_ = false;
-      AnnounceCompletions(false);
-    }
+    StopAnnouncements();
     std::pair<FileOperation*, int> results[kReapBatch];
     unsigned count = 0;
     for (int64_t bytes = 0; count < ready && bytes < kMaxBytesInBatch; ++count) {

@@ -32,7 +32,7 @@ void Drain(int fd) {
 
 class EpollLoopTest : public ::testing::Test {
  protected:
-  std::unique_ptr<ThreadLoop> loop_ = NewEpollLoop(absl::Microseconds(50));
+  std::unique_ptr<ThreadLoop> loop_ = NewEpollLoop({absl::Microseconds(50)});
   UniqueFd fd_{eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
   UniqueFd other_{eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
 };
@@ -276,7 +276,7 @@ TEST_F(EpollLoopTest, PollersMayRemoveThemselvesAndOthersInTheirTurn) {
 }
 
 TEST_F(EpollLoopTest, LoopThatMayNotSpinArmsAtOnce) {
-  loop_ = NewEpollLoop(absl::ZeroDuration());
+  loop_ = NewEpollLoop({absl::ZeroDuration()});
   CountingPoller poller([&] { loop_->Stop(); });
   loop_->AddPoller(&poller);
   loop_->Activate(&poller);
@@ -287,7 +287,7 @@ TEST_F(EpollLoopTest, LoopThatMayNotSpinArmsAtOnce) {
 
 // Whatever it may spin for otherwise: an hour, which only the test's own limit ends.
 TEST(SpinningEpollLoop, SleepsWhileStorageWorks) {
-  std::unique_ptr<ThreadLoop> loop = NewEpollLoop(absl::Hours(1));
+  std::unique_ptr<ThreadLoop> loop = NewEpollLoop({absl::Hours(1), 100});
   CountingPoller poller([&] { loop->Stop(); });
   poller.awaits_storage = true;
   loop->AddPoller(&poller);
@@ -331,7 +331,7 @@ TEST(SpinningEpollLoop, LeavesTheProcessorToWhoeverItWaitsFor) {
   CPU_ZERO(&one);
   CPU_SET(sched_getcpu(), &one);
   ASSERT_EQ(sched_setaffinity(0, sizeof one, &one), 0);
-  std::unique_ptr<ThreadLoop> loop = NewEpollLoop(absl::Hours(1));
+  std::unique_ptr<ThreadLoop> loop = NewEpollLoop({absl::Hours(1), 100});
   UniqueFd asked(eventfd(0, EFD_CLOEXEC));
   AskingPoller poller(loop.get(), asked.get(), kRounds);
   std::thread answers([&] {

@@ -86,7 +86,7 @@ class BusDevicesTest : public ::testing::Test {
     xen_ = *std::move(xen);
     platform_ = *xen_->OpenPlatform(0);
     mapper_ = *platform_->OpenGrantMapper();
-    thread_ = *backend::IoThread::Start(*platform_->OpenEventChannels(), absl::ZeroDuration());
+    thread_ = *backend::IoThread::Start(*platform_->OpenEventChannels(), {absl::ZeroDuration()});
     workers_ = std::make_unique<backend::WorkerPool>();
     guest_ = std::make_unique<ConnectingGuest>(*xen_);
     bus_ = {.frontend = guest_->domain(), .backend = 0, .id = 0};

@@ -54,7 +54,7 @@ class ServiceRig : public ::testing::Test {
   }
 
   void StartService() {
-    loop_ = backend::NewEpollLoop(absl::ZeroDuration());
+    loop_ = backend::NewEpollLoop({absl::ZeroDuration()});
     timers_ = std::make_unique<HeldTimers>(loop_.get());
     auto supervisor = backend::Supervisor::Start(ServiceLoop(), *platform_, service_options_,
                                                  [this](absl::Status status) {

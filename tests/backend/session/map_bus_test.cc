@@ -149,7 +149,7 @@ TEST_F(WindowBudgetTest, BudgetIsGivenBackWhenMappingFails) {
 // Else a guest that extends and withdraws its window has none left one day.
 TEST_F(WindowBudgetTest, AnExtensionThatIsUnmappedGivesItsPagesBack) {
   PutWindow(40);
-  const std::unique_ptr<ThreadLoop> loop = NewEpollLoop(absl::ZeroDuration());
+  const std::unique_ptr<ThreadLoop> loop = NewEpollLoop({absl::ZeroDuration()});
   WorkerPool workers;
   const std::unique_ptr<WindowMapper> extensions =
       NewWorkerWindowMapper({.workers = workers,
@@ -245,7 +245,7 @@ TEST_F(GrantOnceTest, WindowPageIsNotARingPage) {
 // that comes after.
 TEST_F(GrantOnceTest, PageIsFreeWhenItsUnmappingIsAnsweredAndNotBefore) {
   PutWindow(16);
-  const std::unique_ptr<ThreadLoop> loop = NewEpollLoop(absl::ZeroDuration());
+  const std::unique_ptr<ThreadLoop> loop = NewEpollLoop({absl::ZeroDuration()});
   WorkerPool workers;
   const std::unique_ptr<WindowMapper> extensions =
       NewWorkerWindowMapper({.workers = workers,

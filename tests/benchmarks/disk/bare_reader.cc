@@ -19,7 +19,7 @@ absl::StatusOr<std::unique_ptr<BareReader>> BareReader::Open(const ReadLoad& loa
 }
 
 absl::Status BareReader::Start() {
-  fd_ = open(load_.path.c_str(), O_RDONLY | O_DIRECT | O_CLOEXEC);
+  fd_ = open(load_.path.c_str(), (load_.write ? O_RDWR : O_RDONLY) | O_DIRECT | O_CLOEXEC);
   if (fd_ < 0) {
     return absl::ErrnoToStatus(errno, absl::StrCat("opening ", load_.path, " with O_DIRECT"));
   }
@@ -59,8 +59,8 @@ absl::StatusOr<absl::Duration> BareReader::Read(uint64_t count) {
   uint64_t issued = 0;
   const auto issue = [&](uint64_t slot) {
     io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
-    io_uring_prep_read(sqe, fd_, load_.buffers[slot], load_.block_size,
-                       order_.Next() * load_.block_size);
+    io_uring_prep_rw(load_.write ? IORING_OP_WRITE : IORING_OP_READ, sqe, fd_, load_.buffers[slot],
+                     load_.block_size, order_.Next() * load_.block_size);
     sqe->user_data = slot;
     ++issued;
   };
@@ -76,7 +76,7 @@ absl::StatusOr<absl::Duration> BareReader::Read(uint64_t count) {
     while (io_uring_peek_cqe(&ring_, &cqe) == 0) {
       if (cqe->res != static_cast<int>(load_.block_size)) {
         return absl::InternalError(
-            absl::StrCat("a bare read of ", load_.path, " returned ", cqe->res));
+            absl::StrCat("a bare request of ", load_.path, " returned ", cqe->res));
       }
       const uint64_t slot = cqe->user_data;
       io_uring_cqe_seen(&ring_, cqe);

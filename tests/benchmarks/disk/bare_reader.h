@@ -37,9 +37,10 @@ struct ReadLoad {
   // Where to, one of `block_size` for each of `depth`, kept by the caller; empty: memory of its
   // own.
   std::vector<char*> buffers = {};
+  bool write = false;  // whatever the buffers hold, instead of reading
 };
 
-// A loop that keeps `depth` reads in flight straight on io_uring (O_DIRECT, one thread).
+// A loop that keeps `depth` reads (or writes) in flight straight on io_uring (O_DIRECT, one thread).
 class BareReader {
  public:
   static absl::StatusOr<std::unique_ptr<BareReader>> Open(const ReadLoad& load);

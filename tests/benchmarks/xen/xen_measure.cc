@@ -7,8 +7,9 @@
 //   xen-measure <xen> ping <domid> <count>             allocates a port, prints it, waits for its
 //                                                      peer (echo) and times round trips
 //   xen-measure <xen> echo <domid> <port>              answers every event, until killed
-//   xen-measure disk <path> random|sequential <bytes> <depth> <count>
-//                                                      so many reads of a disk, <depth> at a time
+//   xen-measure disk <path> random|sequential <bytes> <depth> <count> [write]
+//                                                      so many reads (or writes) of a disk, <depth>
+//                                                      at a time
 // A figure is a line "name value unit". Times are of CLOCK_MONOTONIC in the calling domain.
 #include <poll.h>
 #include <unistd.h>
@@ -152,7 +153,7 @@ absl::Status Echo(grants::Platform& xen, grants::DomainId with, grants::EventPor
 absl::Status Disk(const bench::ReadLoad& load) {
   auto bandwidth = bench::BareReadBandwidth(load);
   if (!bandwidth.ok()) return bandwidth.status();
-  Figure("reads", *bandwidth / load.block_size, "/s");
+  Figure(load.write ? "writes" : "reads", *bandwidth / load.block_size, "/s");
   return absl::OkStatus();
 }
 
@@ -168,13 +169,19 @@ absl::StatusOr<std::vector<uint32_t>> Numbers(const std::vector<std::string>& wo
   return numbers;
 }
 
-absl::Status Run(const std::vector<std::string>& words) {
+absl::Status Run(std::vector<std::string> words) {
   const absl::Status usage =
       absl::InvalidArgumentError("see the head of tests/benchmarks/xen/xen_measure.cc");
-  if (words.size() == 6 && words[0] == "disk") {
+  if (!words.empty() && words[0] == "disk") {
+    const bool write = words.back() == "write";
+    if (write) words.pop_back();
+    if (words.size() != 6) return usage;
     auto numbers = Numbers(words, 3);
     if (!numbers.ok()) return numbers.status();
-    return Disk({words[1], (*numbers)[0], (*numbers)[1], words[2] == "random", (*numbers)[2]});
+    bench::ReadLoad load{words[1], (*numbers)[0], (*numbers)[1], words[2] == "random",
+                         (*numbers)[2]};
+    load.write = write;
+    return Disk(load);
   }
   if (words.size() < 4) return usage;
   const std::string& what = words[1];

@@ -5,13 +5,15 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/eventfd.h>
 
-#include <atomic>
 #include <cstring>
+#include <iterator>
 #include <random>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "backend/devices/unique_fd.h"
 #include "frontend-model/drivers/blk_driver.h"
 #include "frontend-model/drivers/console_driver.h"
 #include "frontend-model/drivers/rng_driver.h"
@@ -60,16 +62,18 @@ class ResumeTest : public testing::Test {
     EXPECT_EQ(machine_->service().Wait(), signal == SIGKILL ? -SIGKILL : 0);
     ASSERT_EQ(machine_->StartService(), absl::OkStatus()) << machine_->service_log();
   }
-  // From another process: until the bus is connected, so that each loss has something to lose.
-  void AwaitConnected(xenstore::Store& store) {
+  // From another process: until the bus is connected, so that each loss has something to lose, or
+  // `ended` can be read: whoever has ended connects no more.
+  void AwaitConnected(xenstore::Store& store, int ended) {
     const std::string state =
         absl::StrCat(xenstore::BusAddress{.frontend = guest_}.BackendPath(), "/state");
     for (;;) {
       ASSERT_TRUE(store.TakeWatchEvents().ok());
       auto now = store.Read(state);
       if (now.ok() && *now == "4") return;
-      pollfd fd = {store.fd(), POLLIN, 0};
-      ASSERT_GT(poll(&fd, 1, 60'000), 0) << machine_->service_log();
+      pollfd fds[] = {{store.fd(), POLLIN, 0}, {ended, POLLIN, 0}};
+      ASSERT_GT(poll(fds, std::size(fds), 60'000), 0) << machine_->service_log();
+      if (fds[1].revents != 0) return;
     }
   }
   // Runs `program` while vmsgd is killed and started again and again, until it ends.
@@ -77,15 +81,19 @@ class ResumeTest : public testing::Test {
     auto store = xenstore::OpenStore(machine_->xen().StoreSocket(0));
     EXPECT_TRUE(store.ok()) << store.status();
     EXPECT_EQ((*store)->Watch("/local/domain/0/backend/virtio-msg", "bus"), absl::OkStatus());
-    std::atomic<bool> ended = false;
+    const backend::UniqueFd ended(eventfd(0, EFD_CLOEXEC));
+    const auto has_ended = [&ended] {
+      pollfd fd = {ended.get(), POLLIN, 0};
+      return poll(&fd, 1, 0) != 0;
+    };
     absl::StatusOr<Finished> finished;
     std::thread runner([&] {
       finished = program();
-      ended = true;
+      EXPECT_EQ(eventfd_write(ended.get(), 1), 0);
     });
-    for (int losses = 0; losses < 12 && !ended; ++losses) {
-      AwaitConnected(**store);
-      if (ended) break;
+    for (int losses = 0; losses < 12 && !has_ended(); ++losses) {
+      AwaitConnected(**store, ended.get());
+      if (has_ended()) break;
       Restart(losses % 4 == 3 ? SIGTERM : SIGKILL);
       if (HasFatalFailure()) break;
     }

@@ -50,8 +50,21 @@ absl::Status SetMaxWindowPages(const std::string& value, Arguments& arguments) {
 }
 
 absl::Status SetSpin(const std::string& value, Arguments& arguments) {
+  if (value == "auto") {
+    arguments.service.spin.longest = absl::InfiniteDuration();
+    return absl::OkStatus();
+  }
   absl::StatusOr<uint32_t> number = Number(value, 0, 10'000);
-  if (number.ok()) arguments.service.max_spin = absl::Microseconds(*number);
+  if (!number.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("auto, or ", number.status().message()));
+  }
+  arguments.service.spin.longest = absl::Microseconds(*number);
+  return absl::OkStatus();
+}
+
+absl::Status SetSpinShare(const std::string& value, Arguments& arguments) {
+  absl::StatusOr<uint32_t> number = Number(value, 1, 100);
+  if (number.ok()) arguments.service.spin.share_percent = *number;
   return number.status();
 }
 
@@ -134,6 +147,7 @@ const std::vector<OptionRow>& OptionTable() {
       {"io-threads", true, WhenChanged::kAtRestart, SetIoThreads},
       {"max-window-pages", true, WhenChanged::kAtReload, SetMaxWindowPages},
       {"spin-us", true, WhenChanged::kAtReload, SetSpin},
+      {"spin-share", true, WhenChanged::kAtReload, SetSpinShare},
       {"bounce", true, WhenChanged::kAtRestart, SetBounce},
       {"check-domains", true, WhenChanged::kAtRestart, SetCheckDomains},
       {"config-dir", true, WhenChanged::kAtRestart, SetConfigDir},
