@@ -73,6 +73,8 @@ SHOWN = {
         "xen-emu serve --dir /tmp/xen &": Run(served=False),
     },
     "docs/performance.md": {
+        "tests/real-xen/run --scenarios tests/benchmarks/xen --show kernel":
+            NotRun("needs the rig, and takes as long as a benchmark"),
         "tests/real-xen/run --scenarios tests/benchmarks/xen --show bounce":
             NotRun("needs the rig, and takes as long as a benchmark"),
         "tools/bench real-xen": NotRun("boots a machine and measures for minutes"),

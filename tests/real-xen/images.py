@@ -57,24 +57,6 @@ def build(folder, built):
         image.write(dom0.finish())
 
 
-def programs(folder, names):
-    """The path of an archive, padded to whole sectors, with the programs of Debian's packages that are
-    not in the images, and the libraries that this machine has of what they need."""
-    path = f"{folder}/programs.cpio"
-    image = _Image(folder)
-    root = packages.fetch_more(folder, names)
-    for directory, _, files in os.walk(root):
-        for file in files:
-            source = os.path.join(directory, file)
-            with open(source, "rb") as start:
-                if start.read(4) == b"\x7fELF":
-                    image.add_program(os.path.relpath(source, root), source)
-    content = image.finish()
-    with open(path, "wb") as file:
-        file.write(content + bytes(-len(content) % 4096))
-    return path
-
-
 def _base(folder, built, programs, modules, later, ours=None):
     root = f"{folder}/root"
     image = _Image(folder)

@@ -35,15 +35,12 @@ DOM0_OPTIONS = "console=hvc0 rdinit=/init quiet panic=-1"
 class Machine:
     """Ends with its `with` block, at the latest."""
 
-    def __init__(self, folder, log, script, saved=None, slow_disk=None, pvh=False,
-                 archive=None):
+    def __init__(self, folder, log, script, saved=None, slow_disk=None, pvh=False):
         """folder: vmlinux, xen, dom0.cpio and saved machines. log: a file for the console of Xen and
         Dom0. script: text that Dom0 runs when it is told to. saved: the name under which a machine
         was saved, to start from it; without, Xen is booted. slow_disk: requests a second of an NVMe
-        disk, if there is to be one. pvh: Dom0 is a PVH domain; QEMU cannot save such a machine.
-        archive: a file that is a disk of a machine that was saved, to be read."""
+        disk, if there is to be one. pvh: Dom0 is a PVH domain; QEMU cannot save such a machine."""
         self.folder, self.log, self.saved, self.slow_disk, self.pvh = folder, log, saved, slow_disk, pvh
-        self.archive = archive
         self.process = self.serial = self.control = None
         self.status = None
         self.ready = saved is not None  # Dom0 waits to be told to run the script
@@ -82,8 +79,6 @@ class Machine:
                         f"throttling.iops-total={self.slow_disk}"]
             if not self.saved:
                 command += ["-device", "nvme,drive=slow,serial=slow"]
-        if self.archive:
-            command += ["-drive", f"if=none,id=archive,format=raw,readonly=on,file={self.archive}"]
         if self.saved:
             command += ["-incoming", "defer"]
         # ctest kills us at its timeout: QEMU ends with us then, too.
@@ -101,8 +96,6 @@ class Machine:
             self._ask("cont")
             if self.slow_disk:  # not earlier: QEMU saves no machine with an NVMe disk
                 self._ask("device_add", driver="nvme", drive="slow", serial="slow")
-            if self.archive:
-                self._ask("device_add", driver="nvme", drive="archive", serial="archive")
         return self
 
     def __exit__(self, *_):

@@ -79,21 +79,6 @@ def _unpack_system(debs, tree):
     os.symlink("mawk", f"{tree}/usr/bin/awk")  # update-alternatives has not run
 
 
-def fetch_more(folder, names):
-    """The folder into which packages are unpacked that some scenarios want and the images have not."""
-    place = os.path.join(folder, "more")
-    root = os.path.join(place, "root")
-    os.makedirs(place, exist_ok=True)
-    apt = ["-o", f"Dir::State::Lists={folder}/apt/lists", "-o", f"Dir::Cache={folder}/apt/cache",
-           "-o", "Acquire::Retries=3", "-o", "APT::Sandbox::User=root"]
-    for name in names:
-        if glob.glob(f"{place}/{name}_*.deb"):
-            continue
-        _apt(["apt-get", *apt, "-q", "download", name], place)
-        subprocess.run(["dpkg", "-x", glob.glob(f"{place}/{name}_*.deb")[0], root], check=True)
-    return root
-
-
 def _packages_of_kernel(apt, folder):
     kernel = _depends(apt, folder, KERNEL_METAPACKAGE, "linux-image-")
     headers = kernel.replace("linux-image-", "linux-headers-")

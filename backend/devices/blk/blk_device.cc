@@ -17,12 +17,12 @@ namespace {
 constexpr uint32_t kConfigBytes = offsetof(wire::BlkConfig, max_discard_sectors);
 constexpr uint32_t kWritebackOffset = offsetof(wire::BlkConfig, writeback);
 constexpr uint32_t kSlotsPerBlock = 16;
-// A turn of a queue ends with the request that reaches this, so that copying, clearing and pinning
-// its pages keeps the other guests of the thread waiting for a bounded time.
-constexpr uint64_t kBytesPerTurn = 8 << 20;
-// The kernel is given this many requests at once, so that the disk works on the first while the
-// rest of a turn is taken.
-constexpr uint32_t kRequestsPerSubmit = 8;
+// A turn of a queue ends with the request that reaches one of these, and what it has taken is given
+// to the kernel at once: the disk works on it, and the guest on what the disk has done, while the
+// next turn takes more. It also bounds how long copying, clearing and pinning pages keep the other
+// guests of the thread waiting.
+constexpr uint64_t kBytesPerTurn = 128 << 10;
+constexpr uint32_t kRequestsPerTurn = 8;
 // A failed read clears up to this much of its buffer, so that the used length can cover the status
 // byte without vouching for bytes that nobody wrote. A larger one reports length 0.
 constexpr uint64_t kMaxClearedBytes = 1 << 20;
@@ -130,6 +130,7 @@ bool BlkDevice::OnQueue(uint32_t queue, uint32_t budget) {
   absl::Status failure;
   uint32_t taken = 0;
   uint64_t bytes = 0;
+  budget = std::min(budget, kRequestsPerTurn);
   for (; taken < budget && bytes < kBytesPerTurn; ++taken) {
     absl::StatusOr<std::optional<DescriptorChain>> chain = split_queue->Pop();
     if (!chain.ok()) {
@@ -139,7 +140,6 @@ bool BlkDevice::OnQueue(uint32_t queue, uint32_t budget) {
     if (!chain->has_value()) break;
     bytes += (*chain)->readable_bytes + (*chain)->writable_bytes;
     Execute(queue, split_queue, *std::move(*chain));
-    if (taken % kRequestsPerSubmit == kRequestsPerSubmit - 1) io_->Submit();
   }
   if (taken > 0) io_->Submit();
   const bool more = failure.ok() && split_queue->HasAvailable();

@@ -59,16 +59,6 @@ expect_g1_ended() { # DOMAIN ROUND
 # --- the slow disk ("# slow-disk: REQUESTS A SECOND")
 
 SLOW=/dev/nvme0n1
-# What "# packages:" names, from the disk that it came on.
-unpack_programs() {
-  local module disk
-  echo 1 >/sys/bus/pci/rescan
-  while read -r module; do insmod "/lib/modules/$module.ko"; done </lib/modules/nvme.order
-  wait_for 60 eval 'grep -l archive /sys/block/nvme*/device/serial'
-  disk=$(grep -l archive /sys/block/nvme*/device/serial | cut -d / -f 4)
-  wait_for 60 test -b "/dev/$disk"
-  (cd / && cpio -idum <"/dev/$disk")
-}
 find_slow_disk() {
   local module
   echo 1 >/sys/bus/pci/rescan # it was plugged in after the machine had been saved
