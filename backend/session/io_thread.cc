@@ -47,8 +47,7 @@ class IoThread::Port : public BoundPort {
 
 absl::StatusOr<std::unique_ptr<IoThread>> IoThread::Start(
     std::unique_ptr<grants::EventChannels> channels, const SpinLimits& spin, int keeps) {
-  auto thread =
-      std::unique_ptr<IoThread>(new IoThread(NewEpollLoop(spin), std::move(channels)));
+  auto thread = std::unique_ptr<IoThread>(new IoThread(NewEpollLoop(spin), std::move(channels)));
   // Before the thread runs, its loop may be used from here.
   absl::StatusOr<std::unique_ptr<AsyncFileIo>> io = NewUringFileIo(thread->loop_.get(), keeps);
   if (!io.ok()) return io.status();

@@ -40,7 +40,8 @@ struct ReadLoad {
   bool write = false;  // whatever the buffers hold, instead of reading
 };
 
-// A loop that keeps `depth` reads (or writes) in flight straight on io_uring (O_DIRECT, one thread).
+// A loop that keeps `depth` reads, or writes, in flight straight on io_uring (O_DIRECT, one
+// thread).
 class BareReader {
  public:
   static absl::StatusOr<std::unique_ptr<BareReader>> Open(const ReadLoad& load);

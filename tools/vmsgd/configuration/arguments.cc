@@ -121,7 +121,9 @@ absl::StatusOr<CommandLine> ParseCommandLine(int argc, char** argv) {
         return WrongOption(argv[optind - 1]);
       default: {
         const char* const name = table[static_cast<size_t>(found - kFromTable)].name;
-        command_line.settings.push_back({name, optarg, absl::StrCat("--", name, "=", optarg)});
+        // Each of them has one.
+        const char* const value = optarg == nullptr ? "" : optarg;
+        command_line.settings.push_back({name, value, absl::StrCat("--", name, "=", value)});
       }
     }
   }
