@@ -55,7 +55,8 @@ class EventLoop {
 
 // How long a loop may look for work after the last, before it sleeps (spin_budget.h).
 struct SpinLimits {
-  // Zero: never. Infinite: as long as 500 system calls take here, 200 us at least and 5 ms at most.
+  // Zero: never. Infinite: as long as 500 system calls take here, which on a processor is the least
+  // of 200 us, and 5 ms where each goes through an interpreter.
   absl::Duration longest = absl::InfiniteDuration();
   // Of the thread's time, in percent, from 1; 100: no bound but `longest`.
   uint32_t share_percent = 75;
